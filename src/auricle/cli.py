@@ -1,0 +1,207 @@
+"""The command line: `auricle serve`, `transcribe`, `models`, `key`."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+from pydantic_settings import SettingsError
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from auricle import __version__
+from auricle.audio.files import audio_duration_s, iter_audio
+from auricle.audio.formats import SAMPLE_RATE, AudioFormat, Samples
+from auricle.engines.registry import ENGINES, model_directory
+from auricle.errors import AuricleError
+from auricle.protocol.config import ModelDirectory, Transcription
+from auricle.settings import Settings
+
+Transcribe = Callable[[Path], Iterable[str]]
+"""A file to its texts, turn by turn."""
+
+app = typer.Typer(
+    help="Realtime speech-to-text for clients of OpenAI's Realtime transcription API.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+out = Console()
+err = Console(stderr=True)
+
+_CLIENT_EXAMPLE = """\
+Auricle listens at {base_url} for clients of OpenAI's Realtime transcription API, such as
+
+  from openai import OpenAI
+  with OpenAI(base_url="{base_url}", api_key="any").realtime.connect(extra_query={{"intent": "transcription"}}) as c:
+      print(c.recv())
+
+The README has a whole program, {docs_url} the REST API. Ctrl-C stops the server.
+"""
+
+
+def main() -> None:
+    """Run the command line. Expected errors are one line, and the exit code says that there was one."""
+    try:
+        app()
+    except (AuricleError, ValueError, SettingsError, OSError) as error:
+        err.print(f"[red]Error:[/red] {_one_line(error)}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        name = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        return f"{name}: {message}" if name else message
+    return " ".join(str(error).split())
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
+    if version:
+        out.print(f"auricle {__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.command()
+def serve(
+    config: Annotated[Path | None, typer.Option(help="TOML file with any of the settings.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one. [default: 8000]")] = None,
+    api_keys: Annotated[
+        str | None, typer.Option("--api-keys", help="Keys that clients may use, separated by commas.")
+    ] = None,
+    api_keys_file: Annotated[Path | None, typer.Option(help="File with one key a line.")] = None,
+    no_auth: Annotated[
+        bool | None, typer.Option("--no-auth", help="Take any key, also on an address that others can reach.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Model of sessions that name none, and of OpenAI's names.")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain, PEM. The server then speaks https.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Private key of the certificate, PEM.")] = None,
+    log_json: Annotated[bool | None, typer.Option("--log-json", help="Write the log as JSON.")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error. [default: info]")] = None,
+) -> None:
+    """Start the server. Every setting can also be a variable, AURICLE_PORT for example, or stand in a TOML file."""
+    flags = {name: value for name, value in locals().items() if value is not None}
+    settings = Settings(**flags)
+    from auricle.http.app import create_app
+    from auricle.http.server import Server
+    from auricle.logs import configure_logging
+
+    configure_logging(settings.log_level, as_json=settings.log_json)
+    server = Server(settings, create_app(settings), on_ready=_print_example)
+    server.run()
+    if not server.started:
+        raise typer.Exit(1)
+
+
+def _print_example(base_url: str) -> None:
+    print(_CLIENT_EXAMPLE.format(base_url=base_url, docs_url=base_url.removesuffix("/v1") + "/docs"), flush=True)
+
+
+@app.command()
+def transcribe(
+    files: Annotated[list[Path], typer.Argument(help="Recordings, in any format that ffmpeg reads.")],
+    model: Annotated[str | None, typer.Option(help="Model to use.")] = None,
+    language: Annotated[str | None, typer.Option(help="Language that is spoken, ISO 639-1.")] = None,
+    realtime: Annotated[
+        str | None, typer.Option(metavar="URL", help="Stream through a running server: its base URL, ending in /v1.")
+    ] = None,
+    api_key: Annotated[
+        str | None, typer.Option(envvar="AURICLE_API_KEY", help="Key for that server.", show_default=False)
+    ] = None,
+) -> None:
+    """Turn recordings into text, on standard output; with several files each text follows its file's name."""
+    settings = Settings()
+    models = model_directory(settings.model, settings.aliases)
+    options = models.resolve(Transcription(model=model or "", language=language), "transcription")
+    texts = _through_server(realtime, api_key, options) if realtime else _in_this_process(settings, models, options)
+    for file in files:
+        if len(files) > 1:
+            out.print(f"{file}:", style="bold", markup=False, highlight=False, soft_wrap=True)
+        out.print(" ".join(filter(None, texts(file))), markup=False, highlight=False, soft_wrap=True)
+
+
+def _in_this_process(settings: Settings, models: ModelDirectory, options: Transcription) -> Transcribe:
+    from auricle.engines.silero import SileroDetector
+    from auricle.transcribe import transcribe
+
+    info = models.find(options.model)
+    assert info is not None, "the directory has resolved the name"
+    detector, engine = SileroDetector.embedded(), ENGINES[info.name].load(settings.threads)
+
+    def texts(file: Path) -> Iterator[str]:
+        with _progress(file) as blocks:
+            for segment in transcribe(blocks(30.0), options, detector, engine):
+                yield segment.text
+
+    return texts
+
+
+def _through_server(base_url: str, api_key: str | None, options: Transcription) -> Transcribe:
+    from auricle.client import RealtimeClient
+
+    async def transcripts(blocks: Iterator[Samples]) -> list[str]:
+        async with RealtimeClient.connect(base_url, api_key) as client:
+            await client.update(
+                {
+                    "format": {"type": "audio/pcm", "rate": SAMPLE_RATE},
+                    "transcription": options.model_dump(exclude_none=True),
+                    "turn_detection": {"type": "server_vad", "silence_duration_ms": 500},
+                }
+            )
+            return [text async for text in client.transcribe(blocks, AudioFormat("audio/pcm", SAMPLE_RATE))]
+
+    def texts(file: Path) -> Iterator[str]:
+        with _progress(file) as blocks:
+            yield from asyncio.run(transcripts(blocks(0.1)))
+
+    return texts
+
+
+@contextmanager
+def _progress(file: Path) -> Iterator[Callable[[float], Iterator[Samples]]]:
+    """Shows a bar on standard error. Yields a function that reads the file in blocks of so many seconds and moves it."""
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[speed]}"))
+    with Progress(*columns, TimeElapsedColumn(), console=err, transient=True) as progress:
+        task = progress.add_task(file.name, total=audio_duration_s(file), speed="")
+
+        def blocks(block_s: float) -> Iterator[Samples]:
+            for block in iter_audio(file, block_s):
+                yield block
+                progress.advance(task, block.size / SAMPLE_RATE)
+                state = progress.tasks[task]
+                if state.elapsed:
+                    progress.update(task, speed=f"{state.completed / state.elapsed:.0f}× real time")
+
+        yield blocks
+
+
+@app.command()
+def models() -> None:
+    """List the models and the further names that they go by."""
+    settings = Settings()
+    directory = model_directory(settings.model, settings.aliases)
+    table = Table("model", "languages", "also called", box=None)
+    for model in directory.models:
+        aliases = [name for name in directory.names if directory.find(name) == model and name != model.name]
+        default = " (default)" if model.name == directory.default else ""
+        table.add_row(model.name + default, ", ".join(model.languages), ", ".join(aliases))
+    out.print(table)
+
+
+@app.command()
+def key() -> None:
+    """Make a new API key. Give it to the server in AURICLE_API_KEYS or a file, and to clients as their API key."""
+    print(f"sk-auricle-{secrets.token_urlsafe(32)}")

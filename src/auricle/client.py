@@ -1,0 +1,107 @@
+"""A small client of the protocol (GA dialect), for the command line and the benchmarks."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
+
+from auricle.audio.formats import AudioFormat, Samples, encode
+from auricle.errors import AuricleError
+
+_LAST_COMMIT = "last_commit"
+
+
+class RemoteError(AuricleError):
+    """The server refused something, or is gone."""
+
+
+def socket_url(base_url: str) -> str:
+    """The socket's address for an API's base URL, such as `http://127.0.0.1:8000/v1`."""
+    parts = urlsplit(base_url)
+    scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
+    return urlunsplit((scheme, parts.netloc, parts.path.rstrip("/") + "/realtime", "intent=transcription", ""))
+
+
+class RealtimeClient:
+    """One session on a server."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self._socket = socket
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(cls, base_url: str, api_key: str | None) -> AsyncIterator[RealtimeClient]:
+        """Open a session. Raises RemoteError: nobody answers there."""
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        url = socket_url(base_url)
+        try:
+            socket = await connect(url, additional_headers=headers, compression=None, max_size=None)
+        except (OSError, InvalidHandshake, ValueError) as error:
+            raise RemoteError(f"No connection to {url}: {error}") from None
+        async with socket:
+            yield cls(socket)
+
+    async def send(self, event: dict[str, Any]) -> None:
+        """Send an event. Raises RemoteError: the server is gone."""
+        try:
+            await self._socket.send(json.dumps(event))
+        except ConnectionClosed as error:
+            raise RemoteError(f"The server closed the connection: {error}") from None
+
+    async def events(self) -> AsyncIterator[dict[str, Any]]:
+        """All events until the server closes."""
+        try:
+            async for message in self._socket:
+                yield json.loads(message)
+        except ConnectionClosed as error:
+            raise RemoteError(f"The server closed the connection: {error}") from None
+
+    async def update(self, audio_input: dict[str, Any]) -> None:
+        """Set `session.audio.input`."""
+        await self.send(
+            {"type": "session.update", "session": {"type": "transcription", "audio": {"input": audio_input}}}
+        )
+
+    async def append(self, samples: Samples, audio_format: AudioFormat) -> None:
+        """Send audio: float32 mono at the rate of `audio_format`."""
+        audio = base64.b64encode(encode(samples, audio_format)).decode()
+        await self.send({"type": "input_audio_buffer.append", "audio": audio})
+
+    async def transcribe(self, blocks: Iterable[Samples], audio_format: AudioFormat) -> AsyncIterator[str]:
+        """Stream audio as fast as the server takes it. Yields each item's transcript. Raises RemoteError."""
+        sending = asyncio.create_task(self._send_all(blocks, audio_format))
+        open_items: set[str] = set()
+        is_all_committed = False
+        try:
+            async for event in self.events():
+                match event["type"]:
+                    case "input_audio_buffer.committed":
+                        open_items.add(event["item_id"])
+                    case "input_audio_buffer.cleared":
+                        is_all_committed = True
+                    case "conversation.item.input_audio_transcription.completed":
+                        open_items.discard(event["item_id"])
+                        yield event["transcript"]
+                    case "conversation.item.input_audio_transcription.failed":
+                        raise RemoteError(event["error"]["message"])
+                    case "error" if event["error"]["event_id"] != _LAST_COMMIT:
+                        raise RemoteError(event["error"]["message"])
+                if is_all_committed and not open_items:
+                    return
+        finally:
+            sending.cancel()
+
+    async def _send_all(self, blocks: Iterable[Samples], audio_format: AudioFormat) -> None:
+        for block in blocks:
+            await self.append(block, audio_format)
+        # Nothing may be left to commit, if the last turn ended by itself; `cleared` then marks the end all the same.
+        await self.send({"type": "input_audio_buffer.commit", "event_id": _LAST_COMMIT})
+        await self.send({"type": "input_audio_buffer.clear"})

@@ -1,0 +1,225 @@
+"""Runs one session over one transport: moves events and jobs, decides nothing about either."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from auricle.errors import ClientError, EngineError
+from auricle.protocol.dialect import Dialect
+from auricle.protocol.events import ErrorEvent
+from auricle.scheduler import BatchScheduler
+from auricle.session.jobs import Decode, DetectSpeech, Job
+from auricle.session.session import Output, Session
+from auricle.transports.base import Transport, TransportClosed
+
+logger = logging.getLogger(__name__)
+session_logger = logging.getLogger("auricle.sessions")
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """What one connection may take of the server."""
+
+    max_session_s: float
+    max_backlog_s: float
+    """Seconds of audio that may wait for their text; then nothing more is read from the client until it is less."""
+    max_outbox_bytes: int
+    """Bytes of events that may wait for a slow client; then it is disconnected."""
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How a connection ends, from our side or the client's."""
+
+    code: int
+    reason: str
+
+
+class _Outbox:
+    """Messages on their way to the client, in order. Bounded, so that a slow reader costs nobody else anything."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._messages: deque[str] = deque()
+        self._bytes = 0
+        self._max_bytes = max_bytes
+        self._is_closed = False
+        self._changed = asyncio.Event()
+
+    def put(self, message: str) -> None:
+        """Add a message. Raises OverflowError: the client has not read for too long."""
+        self._messages.append(message)
+        self._bytes += len(message)
+        if self._bytes > self._max_bytes:
+            raise OverflowError
+        self._changed.set()
+
+    def close(self) -> None:
+        """Nothing more will be put; `take` gives what is left."""
+        self._is_closed = True
+        self._changed.set()
+
+    async def take(self) -> str | None:
+        """The next message, or None after the last."""
+        while not self._messages:
+            if self._is_closed:
+                return None
+            self._changed.clear()
+            await self._changed.wait()
+        message = self._messages.popleft()
+        self._bytes -= len(message)
+        return message
+
+
+class Connection:
+    """One client, from its first event to the goodbye. Made by a route, which awaits `run` and nothing else.
+
+    All methods run on the event loop; `drain` may be called while `run` runs.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        session: Session,
+        dialect: Dialect,
+        scheduler: BatchScheduler,
+        limits: ConnectionLimits,
+        new_id: Callable[[str], str],
+    ) -> None:
+        self._transport = transport
+        self._session = session
+        self._dialect = dialect
+        self._scheduler = scheduler
+        self._limits = limits
+        self._new_id = new_id
+        self._outbox = _Outbox(limits.max_outbox_bytes)
+        self._jobs: set[asyncio.Task[None]] = set()
+        self._end: asyncio.Future[_End] = asyncio.get_running_loop().create_future()
+        self._progress = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serve the client until it leaves, its time is up, or something breaks."""
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(self._limits.max_session_s, self._expire)
+        sender = loop.create_task(self._send_loop())
+        receiver = loop.create_task(self._receive_loop())
+        receiver.add_done_callback(self._check)
+        end = _End(1011, "The server stopped serving this connection.")
+        try:
+            self._perform(self._session.start())
+            end = await self._end
+        finally:
+            timer.cancel()
+            for task in (receiver, *self._jobs):
+                task.cancel()
+            self._scheduler.release(self._session.id)
+            await self._say_goodbye(sender, end)
+            self._log(end)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Finish what is open, fail what can't be finished in time, and close: the server stops."""
+        self._perform(self._session.end_turn())
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not (self._session.is_idle or self._end.done()):
+                    self._progress.clear()
+                    await self._progress.wait()
+        except TimeoutError:
+            self._perform(self._session.fail_unfinished(EngineError("The server is shutting down.")))
+        self._stop(_End(1001, "The server is shutting down."))
+
+    async def _receive_loop(self) -> None:
+        while True:
+            while self._session.backlog_s > self._limits.max_backlog_s:
+                self._progress.clear()
+                await self._progress.wait()
+            try:
+                message = await self._transport.receive()
+            except TransportClosed as closed:
+                self._stop(_End(closed.code, closed.reason or "The client closed the connection."))
+                return
+            try:
+                outputs = self._session.receive_event(self._dialect.parse(message))
+            except ClientError as error:
+                outputs = [ErrorEvent.of(error)]
+            self._perform(outputs)
+
+    async def _send_loop(self) -> None:
+        try:
+            while (message := await self._outbox.take()) is not None:
+                await self._transport.send(message)
+        except TransportClosed as closed:
+            self._stop(_End(closed.code, closed.reason or "The client closed the connection."))
+
+    def _perform(self, outputs: Sequence[Output]) -> None:
+        """Carry out what the session returned, in order."""
+        for output in outputs:
+            if isinstance(output, DetectSpeech | Decode):
+                task = asyncio.get_running_loop().create_task(self._run_job(output))
+                self._jobs.add(task)
+                task.add_done_callback(self._check)
+                continue
+            try:
+                for message in self._dialect.serialize(output, self._new_id):
+                    self._outbox.put(message)
+            except OverflowError:
+                self._stop(_End(1008, "Too many events wait to be read by the client."))
+        self._progress.set()
+
+    async def _run_job(self, job: Job) -> None:
+        try:
+            match job:
+                case DetectSpeech():
+                    outputs = self._session.receive_speech(await self._scheduler.run(job))
+                case Decode():
+                    outputs = self._session.receive_hypothesis(job.stream_id, await self._scheduler.run(job))
+        except EngineError as error:
+            logger.warning("A job of session %s failed: %s", self._session.id, error)
+            outputs = self._session.receive_failure(job, error)
+        self._perform(outputs)
+
+    def _check(self, task: asyncio.Task[None]) -> None:
+        """A task has ended: if by a bug, so does the connection."""
+        self._jobs.discard(task)
+        if not task.cancelled() and (bug := task.exception()):
+            logger.error("Session %s ends by a bug.", self._session.id, exc_info=bug)
+            self._stop(_End(1011, "The server had an error while processing your request."))
+
+    def _expire(self) -> None:
+        outputs = self._session.expire()
+        self._perform(outputs)
+        self._stop(_End(1001, f"Your session hit the maximum duration of {self._limits.max_session_s / 60:g} minutes."))
+
+    def _stop(self, end: _End) -> None:
+        if not self._end.done():
+            self._end.set_result(end)
+
+    async def _say_goodbye(self, sender: asyncio.Task[None], end: _End) -> None:
+        self._outbox.close()
+        _, unsent = await asyncio.wait([sender], timeout=GOODBYE_S)
+        if unsent:  # The client reads nothing, so it will not read a goodbye either.
+            sender.cancel()
+            return
+        await self._transport.close(end.code, end.reason)
+
+    def _log(self, end: _End) -> None:
+        config = self._session.config
+        session_logger.info(
+            "session ended",
+            extra={
+                "session": self._session.id,
+                "dialect": self._dialect.name,
+                "model": config.transcription.model if config.transcription else None,
+                "audio_s": round(self._session.audio_ms / 1000, 2),
+                "items": self._session.items_committed,
+                "code": end.code,
+                "reason": end.reason,
+            },
+        )
+
+
+GOODBYE_S = 1.0
+"""How long a client has to read what it was sent before the connection closes."""

@@ -1,0 +1,387 @@
+"""Moonshine, the embedded English model: whole utterances in, tokens out. Knows nothing of streams or sessions.
+
+The model files (tiny-en, 27 M parameters, int8) lie in the wheel `moonshine-voice`. Only its files are used, because
+its code needs PortAudio. The networks come from https://github.com/moonshine-ai/moonshine.
+
+Each utterance is encoded and decoded alone. The networks quantise activations with one scale per tensor, so rows of a
+batch disturb each other: about a tenth of the transcripts would change with their neighbours. Batches would gain little
+anyway. The decoder copies all keys and values of the audio in every step, so its cost grows with the rows: batches of 8
+took 0.87 of the time of decoding alone with clips sorted by length and 1.4 unsorted. Using them as drafts costs a
+verification besides (0.25), so it never paid.
+"""
+
+from __future__ import annotations
+
+import codecs
+import importlib.util
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from auricle.audio.formats import SAMPLE_RATE, Samples
+from auricle.engines.base import EngineError, Token, Transcription
+
+START_ID = 1
+END_ID = 2
+MIN_SAMPLES = 895
+"""The shortest input for which the encoder gives one frame."""
+MAX_TOKENS_PER_S = 6.5
+"""More tokens than this per second of audio are invented (the model authors' own limit)."""
+MAX_LOOP_TOKENS = 24
+"""The longest phrase that is looked for in loops."""
+EXTRA_TOKENS = 4
+"""Allowed on top of that, because a short word is said faster and has its punctuation besides."""
+MAX_DRAFT_TOKENS = 32
+"""Draft tokens checked in one call. Bounds what a wrong draft can cost, and the memory for logits (128 KiB a token)."""
+
+DRAFT_SEARCH_TOKENS = 8
+"""How far ahead a draft that went wrong is searched for the place to go on."""
+
+_LAYERS = 6
+_HEADS = 8
+_HEAD_SIZE = 36
+
+Logits = NDArray[np.float32]
+
+
+def embedded_folder() -> Path:
+    """The folder of the English model inside the installed `moonshine-voice` wheel; the package is not imported.
+
+    Raises EngineError if the wheel or its model files are not installed.
+    """
+    spec = importlib.util.find_spec("moonshine_voice")
+    for location in (spec and spec.submodule_search_locations) or ():
+        folder = Path(location) / "assets" / "tiny-en"
+        if folder.is_dir():
+            return folder
+    raise EngineError("The embedded Moonshine model is missing: install moonshine-voice==0.0.73")
+
+
+class Vocabulary:
+    """The pieces of text behind token ids. Owned by the model."""
+
+    def __init__(self, data: bytes) -> None:
+        """`data` is a `tokenizer.bin`. Raises EngineError if it ends inside a token."""
+        self._pieces = list(_parse_tokenizer(data))
+
+    def __len__(self) -> int:
+        return len(self._pieces)
+
+    def tokens(self, ids: Sequence[int], logprobs: Sequence[float]) -> tuple[Token, ...]:
+        """Ids and their log probabilities as pieces of text, without special tokens.
+
+        A character that is spread over several byte tokens becomes one token with the sum of their log probabilities.
+        Bytes that form no character are left out.
+        """
+        decoder = codecs.getincrementaldecoder("utf-8")("ignore")
+        tokens: list[Token] = []
+        logprob = 0.0
+        for token_id, token_logprob in zip(ids, logprobs, strict=True):
+            piece = self._pieces[token_id]
+            if _is_special(token_id, piece):
+                continue
+            logprob += token_logprob
+            text = decoder.decode(piece)
+            if text:
+                tokens.append(Token(text.replace("▁", " "), logprob))
+                logprob = 0.0
+        return tuple(tokens)
+
+
+def _parse_tokenizer(data: bytes) -> Iterator[bytes]:
+    """The pieces in `tokenizer.bin`: before each its length, in one byte if below 128, else in two, low bits first."""
+    position = 0
+    while position < len(data):
+        length = data[position]
+        position += 1
+        if length >= 128:
+            length = length % 128 + 128 * int.from_bytes(data[position : position + 1])
+            position += 1
+        if position + length > len(data):
+            raise EngineError("The Moonshine tokenizer file is damaged")
+        yield data[position : position + length]
+        position += length
+
+
+def _is_special(token_id: int, piece: bytes) -> bool:
+    """Whether a token is a mark of the model (`<unk>`, start, end, `<<ST_…>>`) and not text."""
+    return token_id <= END_ID or (piece.startswith(b"<<ST_") and piece.endswith(b">>"))
+
+
+def length_without_loop(ids: Sequence[int]) -> int:
+    """How many of `ids` to keep: fewer than all if they end in a phrase that repeats, so that it stays once.
+
+    A single token must come 8 times in a row, a phrase of 2 to 5 tokens 4 times, a longer one 3 times. Real
+    speech seldom repeats itself that often.
+    """
+    for size in range(1, min(MAX_LOOP_TOKENS, len(ids) // 3) + 1):
+        times = 8 if size == 1 else 4 if size <= 5 else 3
+        first = len(ids) - size * times
+        if first >= 0 and all(ids[index] == ids[index + size] for index in range(first, len(ids) - size)):
+            return first + size
+    return len(ids)
+
+
+@dataclass(slots=True)
+class Greedy:
+    """What greedy decoding chose: token ids without start and end, and their natural logarithms of probability."""
+
+    ids: list[int]
+    logprobs: list[float]
+
+    def append(self, token_id: int, row: Logits) -> None:
+        """Add a token; `row` (vocabulary,) holds the logits that it was chosen from."""
+        self.ids.append(token_id)
+        highest = float(row.max())
+        log_sum = highest + float(np.log(np.exp(row - highest).sum()))
+        self.logprobs.append(float(row[token_id]) - log_sum)
+
+    def cut_loop(self) -> bool:
+        """Remove a loop at the end. Returns whether there was one."""
+        length = length_without_loop(self.ids)
+        has_loop = length < len(self.ids)
+        del self.ids[length:], self.logprobs[length:]
+        return has_loop
+
+
+class Predictor(Protocol):
+    """A decoder that stands inside one utterance and remembers the tokens that it was fed."""
+
+    def feed(self, ids: Sequence[int]) -> Logits:
+        """Append tokens; returns the logits (len(ids), vocabulary) of the token after each."""
+        ...
+
+    def rewind(self, tokens: int) -> None:
+        """Forget the last tokens that were fed."""
+        ...
+
+
+class Draft:
+    """A guess of the tokens to come, and how much of it is used up. Lives for one decoding."""
+
+    def __init__(self, ids: Sequence[int]) -> None:
+        self._rest = tuple(ids)
+
+    def after(self, ids: Sequence[int]) -> tuple[int, ...]:
+        """What the draft expects after the last of the chosen `ids`; nothing while it does not know where it is.
+
+        Call it once for each token that `use` did not count. Where the draft went wrong it goes on behind the first
+        place, among its next DRAFT_SEARCH_TOKENS, that holds the last two tokens.
+        """
+        if self._rest[:1] == tuple(ids[-1:]):
+            self.use(1)
+            return self._rest
+        last_two = tuple(ids[-2:])
+        for start in range(DRAFT_SEARCH_TOKENS):
+            if self._rest[start : start + 2] == last_two:
+                self.use(start + 2)
+                return self._rest
+        return ()
+
+    def use(self, tokens: int) -> None:
+        """Count the next `tokens` of the draft as chosen."""
+        self._rest = self._rest[tokens:]
+
+
+def decode_greedily(predictor: Predictor, max_tokens: int, draft_ids: Sequence[int] = ()) -> Greedy:
+    """Take the likeliest token again and again, until the model ends, loops, or has said `max_tokens` tokens.
+
+    `draft_ids` is a guess of the whole result. Where it agrees with the model's own choice, many tokens are taken in
+    one call (speculative decoding, Leviathan et al. 2023). A draft saves time. It changes the text only where two
+    tokens are almost equally likely, because the quantisation rounds several tokens together a little differently from
+    one alone: this happened in 1 of 15 clips of clean speech, with no change of the word error rate.
+    """
+    chosen = Greedy([], [])
+    draft = Draft(draft_ids)
+    row = predictor.feed([START_ID])[-1]
+    while len(chosen.ids) < max_tokens:
+        token_id = int(row.argmax())
+        if token_id == END_ID:
+            break
+        chosen.append(token_id, row)
+        if chosen.cut_loop():
+            break
+        proposed = draft.after(chosen.ids)[: min(MAX_DRAFT_TOKENS, max_tokens - len(chosen.ids))]
+        rows = predictor.feed([token_id, *proposed])
+        accepted = accepted_tokens(rows, proposed)
+        for accepted_id, accepted_row in zip(proposed[:accepted], rows, strict=False):
+            chosen.append(accepted_id, accepted_row)
+            if chosen.cut_loop():
+                return chosen
+        draft.use(accepted)
+        predictor.rewind(len(proposed) - accepted)
+        row = rows[accepted]
+    return chosen
+
+
+def accepted_tokens(rows: Logits, proposed: Sequence[int]) -> int:
+    """How many `proposed` tokens are, from the first on, the choice of their row in `rows` (n + 1, vocabulary)."""
+    for index, token_id in enumerate(proposed):
+        if int(rows[index].argmax()) != token_id:
+            return index
+    return len(proposed)
+
+
+class MoonshineModel:
+    """The two networks and the vocabulary. Lives in the worker process and is called by one thread only.
+
+    The files are read on first use, or by `load`. Implements `OfflineModel`.
+    """
+
+    def __init__(self, folder: Path, *, threads: int = 1) -> None:
+        """`folder` holds `encoder_model.ort`, `decoder_model_merged.ort` and `tokenizer.bin`.
+
+        `threads` is the number of threads of the encoder. The decoder always has one: its steps are too small to share
+        out (measured: two threads made a step slower).
+        """
+        self._folder = folder
+        self._threads = threads
+        self._encoder: Any = None
+        self._decoder: Any = None
+        self._vocabulary: Vocabulary | None = None
+
+    @classmethod
+    def embedded(cls, *, threads: int = 1) -> MoonshineModel:
+        """The English model inside the wheel. Raises EngineError if it is not installed."""
+        return cls(embedded_folder(), threads=threads)
+
+    def load(self) -> None:
+        """Read the model files unless that is done. Raises EngineError if one is missing or can't be read."""
+        if self._vocabulary is not None:
+            return
+        self._encoder = _open_network(self._folder / "encoder_model.ort", threads=self._threads)
+        self._decoder = _open_network(self._folder / "decoder_model_merged.ort", threads=1)
+        tokenizer = self._folder / "tokenizer.bin"
+        if not tokenizer.is_file():
+            raise EngineError(f"The model file {tokenizer} is missing")
+        self._vocabulary = Vocabulary(tokenizer.read_bytes())
+
+    def warm_up(self) -> None:
+        """Load the model and run it once, so that the first utterance does not wait."""
+        self.decode(np.zeros(SAMPLE_RATE, np.float32))
+
+    def transcribe(self, utterances: Sequence[Samples], options: Sequence[Transcription]) -> list[tuple[Token, ...]]:
+        """See `OfflineModel`. The model takes no options. Raises EngineError if it can't be loaded or run."""
+        if len(utterances) != len(options):
+            raise ValueError(f"{len(utterances)} utterances, but {len(options)} options")
+        return [self.tokens(self.decode(samples)) for samples in utterances]
+
+    def decode(self, samples: Samples, draft_ids: Sequence[int] = ()) -> Greedy:
+        """The token ids of one utterance, float32 mono 16 kHz, of any length; nothing for no samples.
+
+        `draft_ids` is a guess of them, such as the result for the first part of the utterance: see `decode_greedily`.
+        Raises EngineError if the model can't be loaded or run.
+        """
+        self.load()
+        if samples.size == 0:
+            return Greedy([], [])
+        max_tokens = int(MAX_TOKENS_PER_S * samples.size / SAMPLE_RATE) + EXTRA_TOKENS
+        with _engine_errors():
+            return decode_greedily(self._encode(samples), max_tokens, draft_ids)
+
+    def tokens(self, greedy: Greedy) -> tuple[Token, ...]:
+        """The pieces of text of a result of `decode`; a piece that begins a word begins with a space."""
+        self.load()
+        assert self._vocabulary is not None
+        return self._vocabulary.tokens(greedy.ids, greedy.logprobs)
+
+    def _encode(self, samples: Samples) -> _Utterance:
+        if samples.size < MIN_SAMPLES:
+            samples = np.pad(samples, (0, MIN_SAMPLES - samples.size))
+        mask = np.ones((1, samples.size), np.int64)
+        inputs = {"input_values": samples[np.newaxis], "attention_mask": mask}
+        (states,) = self._encoder.run(None, inputs, _shrinking())
+        return _Utterance(self._decoder, states, mask)
+
+
+@contextmanager
+def _engine_errors() -> Iterator[None]:
+    """Turn failures of onnxruntime (out of memory, a damaged file) into EngineError; wrong inputs stay a bug."""
+    from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph, InvalidProtobuf, RuntimeException
+
+    try:
+        yield
+    except (Fail, InvalidGraph, InvalidProtobuf, RuntimeException) as error:
+        raise EngineError("The Moonshine model failed") from error
+
+
+def _names(prefix: str, part: str) -> list[str]:
+    return [f"{prefix}.{layer}.{part}.{kind}" for layer in range(_LAYERS) for kind in ("key", "value")]
+
+
+_TEXT_CACHE_IN = _names("past_key_values", "decoder")
+_TEXT_CACHE_OUT = _names("present", "decoder")
+_AUDIO_CACHE_IN = _names("past_key_values", "encoder")
+_AUDIO_CACHE_OUT = _names("present", "encoder")
+
+
+class _Utterance:
+    """The decoder inside one utterance, with its key and value caches. Implements `Predictor`.
+
+    The caches stay inside onnxruntime (as `OrtValue`): going through numpy would make a step a third slower.
+    """
+
+    def __init__(self, decoder: Any, states: NDArray[np.float32], mask: NDArray[np.int64]) -> None:
+        """`states` (1, frames, 288) come from the encoder; `mask` (1, samples) is all ones."""
+        from onnxruntime import OrtValue
+
+        self._decoder = decoder
+        self._value = OrtValue.ortvalue_from_numpy
+        empty = self._value(np.zeros((1, _HEADS, 0, _HEAD_SIZE), np.float32))
+        self._inputs: dict[str, Any] = dict.fromkeys([*_TEXT_CACHE_IN, *_AUDIO_CACHE_IN], empty)
+        self._inputs["encoder_hidden_states"] = self._value(states)
+        self._inputs["encoder_attention_mask"] = self._value(mask)
+        self._inputs["use_cache_branch"] = self._value(np.array([False]))
+        # Only the first call computes the audio's keys and values; asking for them again would copy them in every step.
+        self._outputs = ["logits", *_TEXT_CACHE_OUT, *_AUDIO_CACHE_OUT]
+
+    def feed(self, ids: Sequence[int]) -> Logits:
+        self._inputs["input_ids"] = self._value(np.array([ids], np.int64))
+        results = dict(zip(self._outputs, self._decoder.run_with_ort_values(self._outputs, self._inputs), strict=True))
+        self._inputs |= {name: results[out] for name, out in zip(_TEXT_CACHE_IN, _TEXT_CACHE_OUT, strict=True)}
+        if _AUDIO_CACHE_OUT[0] in results:
+            self._inputs |= {name: results[out] for name, out in zip(_AUDIO_CACHE_IN, _AUDIO_CACHE_OUT, strict=True)}
+            self._inputs["use_cache_branch"] = self._value(np.array([True]))
+            self._outputs = ["logits", *_TEXT_CACHE_OUT]
+        logits: Logits = results["logits"].numpy()[0]
+        return logits
+
+    def rewind(self, tokens: int) -> None:
+        if tokens == 0:
+            return
+        for name in _TEXT_CACHE_IN:
+            self._inputs[name] = self._value(np.ascontiguousarray(self._inputs[name].numpy()[:, :, :-tokens]))
+
+
+def _shrinking() -> Any:
+    """Options of a run that gives its memory back at the end.
+
+    The encoder's memory grows with the square of the audio's length (150 MB for 30 s). Without an arena at all
+    it is slower (0.68 against 0.48 s for 30 s) and no smaller.
+    """
+    from onnxruntime import RunOptions
+
+    options = RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    return options
+
+
+def _open_network(path: Path, *, threads: int) -> Any:
+    import onnxruntime
+
+    if not path.is_file():
+        raise EngineError(f"The model file {path} is missing")
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = threads
+    settings.inter_op_num_threads = 1
+    settings.enable_mem_pattern = False  # shapes change in every step, so remembered patterns never fit
+    settings.add_session_config_entry(
+        "session.intra_op.allow_spinning", "0"
+    )  # idle threads must leave the cores to others
+    with _engine_errors():
+        return onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])

@@ -1,0 +1,104 @@
+"""Silero VAD v6: how likely each window of a stream is speech. Knows nothing of turns or thresholds.
+
+The model file (MIT) lies in the wheel `faster-whisper` and is found without importing that package. Source:
+https://github.com/snakers4/silero-vad.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from auricle.audio.formats import WINDOW_SAMPLES, Samples
+from auricle.engines.base import DetectSpeech, EngineError
+
+CONTEXT_SAMPLES = 64
+"""Samples before a window that the model also sees: 4 ms."""
+_STATE_SHAPE = (1, 1, 128)
+
+
+def embedded_file() -> Path:
+    """The model file inside the installed `faster-whisper` wheel. Raises EngineError if it is not there."""
+    spec = importlib.util.find_spec("faster_whisper")
+    for location in (spec and spec.submodule_search_locations) or ():
+        path = Path(location) / "assets" / "silero_vad_v6.onnx"
+        if path.is_file():
+            return path
+    raise EngineError("The Silero VAD model is missing: install faster-whisper>=1.2,<2")
+
+
+def _silence(*shape: int) -> NDArray[np.float32]:
+    return np.zeros(shape, np.float32)
+
+
+@dataclass(slots=True)
+class _Stream:
+    """What the model remembers of a stream between calls."""
+
+    context: Samples = field(default_factory=lambda: _silence(CONTEXT_SAMPLES))
+    h: NDArray[np.float32] = field(default_factory=lambda: _silence(*_STATE_SHAPE))
+    c: NDArray[np.float32] = field(default_factory=lambda: _silence(*_STATE_SHAPE))
+
+
+class SileroDetector:
+    """The model and the state of its streams. Called by one thread only. Implements `SpeechDetector`.
+
+    The model's first axis is time, so one call takes many windows of one stream but never two streams.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """`path` is `silero_vad_v6.onnx`; it is read on first use, or by `load`."""
+        self._path = path
+        self._network: Any = None
+        self._streams: dict[str, _Stream] = {}
+
+    @classmethod
+    def embedded(cls) -> SileroDetector:
+        """The model inside the wheel. Raises EngineError if it is not installed."""
+        return cls(embedded_file())
+
+    def load(self) -> None:
+        """Read the model file unless that is done. Raises EngineError if it is missing."""
+        if self._network is not None:
+            return
+        if not self._path.is_file():
+            raise EngineError(f"The model file {self._path} is missing")
+        import onnxruntime
+
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = 1
+        settings.inter_op_num_threads = 1
+        settings.enable_cpu_mem_arena = False
+        settings.log_severity_level = 3  # errors only: it warns of initializers that the file does not use
+        self._network = onnxruntime.InferenceSession(self._path, settings, providers=["CPUExecutionProvider"])
+
+    def detect(self, jobs: Sequence[DetectSpeech]) -> list[list[float]]:
+        """See `SpeechDetector`. A stream may occur more than once: its jobs follow each other.
+
+        Raises ValueError if the samples of a job are not whole windows.
+        """
+        self.load()
+        return [self._detect(job) for job in jobs]
+
+    def release(self, stream_id: str) -> None:
+        """Forget a stream; unknown ones are ignored."""
+        self._streams.pop(stream_id, None)
+
+    def _detect(self, job: DetectSpeech) -> list[float]:
+        if job.samples.size % WINDOW_SAMPLES:
+            raise ValueError(f"{job.samples.size} samples are no multiple of {WINDOW_SAMPLES}")
+        if job.samples.size == 0:
+            return []
+        stream = self._streams.setdefault(job.stream_id, _Stream())
+        samples = np.concatenate([stream.context, job.samples])
+        windows = np.lib.stride_tricks.sliding_window_view(samples, CONTEXT_SAMPLES + WINDOW_SAMPLES)[::WINDOW_SAMPLES]
+        inputs = {"input": np.ascontiguousarray(windows), "h": stream.h, "c": stream.c}
+        probabilities, stream.h, stream.c = self._network.run(["speech_probs", "hn", "cn"], inputs)
+        stream.context = samples[-CONTEXT_SAMPLES:].copy()  # a view would keep the whole job's audio alive
+        return [float(probability) for probability in probabilities]

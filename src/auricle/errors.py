@@ -1,0 +1,53 @@
+"""The error tree. Each error knows what the client is told.
+
+- AuricleError
+    - ClientError: the client's fault. An `error` event or an HTTP 4xx; the session goes on.
+    - EngineError: a job failed. Its item ends with `…transcription.failed`; the session goes on.
+    - Unavailable: no room now. HTTP 503, or close code 1013.
+
+Anything else is a bug: logged once with its traceback, close code 1011.
+"""
+
+from __future__ import annotations
+
+
+class AuricleError(Exception):
+    """Base of all errors that are expected."""
+
+
+class ClientError(AuricleError):
+    """The client asked for something wrong. `type`, `code`, `message`, `param`: the fields of OpenAI's error object."""
+
+    type = "invalid_request_error"
+
+    def __init__(
+        self,
+        code: str | None,
+        message: str,
+        param: str | None = None,
+        *,
+        event_id: str | None = None,
+        status: int = 400,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.param = param
+        self.event_id = event_id
+        """The id that the client gave to the faulty event, if any."""
+        self.status = status
+        """HTTP status of the answer where the request was HTTP."""
+
+
+class EngineError(AuricleError):
+    """A model failed on a job. The message may be shown to the client."""
+
+    type = "server_error"
+    code = "transcription_error"
+
+
+class Unavailable(AuricleError):
+    """The server can't take this on now; the client should come back later."""
+
+    type = "server_error"
+    code = "server_overloaded"

@@ -1,0 +1,91 @@
+"""Builds the web application and everything in it."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi_offline import FastAPIOffline
+from starlette.exceptions import HTTPException
+
+from auricle import __version__
+from auricle.connection import ConnectionLimits
+from auricle.engines.registry import model_directory
+from auricle.engines.silero import SileroDetector
+from auricle.errors import AuricleError, ClientError, Unavailable
+from auricle.http import realtime, service
+from auricle.http.auth import Authenticator
+from auricle.http.state import ServerState
+from auricle.protocol.validation import client_error
+from auricle.scheduler import BatchScheduler
+from auricle.session.session import SessionLimits
+from auricle.settings import Settings
+from auricle.worker import Worker, WorkerSpec
+
+DESCRIPTION = """Realtime speech-to-text for clients of OpenAI's Realtime transcription API.
+
+The socket is `/v1/realtime?intent=transcription`; its events are described in the repository under `docs/protocol.md`.
+"""
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The server as an ASGI application. `Server` loads its models and runs it. Raises ValueError: a setting is wrong."""
+    models = model_directory(settings.model, settings.aliases)
+    worker = Worker(WorkerSpec(models, settings.threads, settings.decode_timeout_s))
+    detector = SileroDetector.embedded()
+    secret = settings.signing_secret
+    state = ServerState(
+        authenticator=Authenticator(settings.all_api_keys, secret.get_secret_value() if secret else None),
+        models=models,
+        scheduler=BatchScheduler(detector, worker, settings.max_batch),
+        session_limits=SessionLimits(
+            max_session_s=settings.max_session_s, max_item_s=settings.max_item_s, kept_audio_s=settings.kept_audio_s
+        ),
+        connection_limits=ConnectionLimits(
+            max_session_s=settings.max_session_s,
+            max_backlog_s=settings.max_backlog_s,
+            max_outbox_bytes=settings.max_outbox_bytes,
+        ),
+        max_sessions=settings.max_sessions,
+    )
+
+    app = FastAPIOffline(title="Auricle", version=__version__, description=DESCRIPTION, redoc_url=None)
+    app.state.server = state
+    app.include_router(realtime.router)
+    app.include_router(service.router)
+    app.add_exception_handler(AuricleError, _on_auricle_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid_request)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    return app
+
+
+def error_response(
+    status: int, error: ClientError | Unavailable, headers: dict[str, str] | None = None
+) -> JSONResponse:
+    """OpenAI's envelope around an error."""
+    message, param = (error.message, error.param) if isinstance(error, ClientError) else (str(error), None)
+    body = {"error": {"message": message, "type": error.type, "param": param, "code": error.code}}
+    return JSONResponse(body, status, headers)
+
+
+async def _on_auricle_error(request: Request, error: Exception) -> JSONResponse:
+    if isinstance(error, ClientError):
+        return error_response(error.status, error)
+    if isinstance(error, Unavailable):
+        return error_response(503, error, {"Retry-After": "5"})
+    raise error
+
+
+async def _on_invalid_request(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    complaints = [{**complaint, "loc": complaint["loc"][1:]} for complaint in error.errors()]  # without "body"
+    if complaints[0]["type"] == "json_invalid":
+        return error_response(400, ClientError("invalid_json", "The request body is not valid JSON."))
+    return error_response(400, client_error(complaints))  # type: ignore[arg-type]
+
+
+async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    code = "unknown_url" if error.status_code == 404 else None
+    message = f"{error.detail} ({request.method} {request.url.path})"
+    return error_response(error.status_code, ClientError(code, message), dict(error.headers or {}))

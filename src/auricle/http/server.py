@@ -1,0 +1,72 @@
+"""Runs the web application: sockets, signals, start and end."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from auricle.http.state import ServerState
+from auricle.settings import Settings
+
+DRAIN_S = 3.0
+"""How long open items may take to finish when the server is told to stop."""
+
+PING_S = 20.0
+"""Seconds between pings, and how long a client may take to answer one. OpenAI's service pings every 20 s too."""
+
+
+class Server(uvicorn.Server):
+    """A uvicorn server that loads the models before its port opens and finishes open items before it ends."""
+
+    def __init__(self, settings: Settings, app: FastAPI, on_ready: Callable[[str], None]) -> None:
+        """`on_ready` is called with the API's base URL once the port is open."""
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=settings.host,
+                port=settings.port,
+                ssl_certfile=settings.tls_cert,
+                ssl_keyfile=settings.tls_key,
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                ws="websockets-sansio",
+                ws_max_size=settings.max_event_bytes,
+                ws_ping_interval=PING_S,
+                ws_ping_timeout=PING_S,
+                # Base64 of audio hardly shrinks, and clients that are offered compression spend their time on it.
+                ws_per_message_deflate=False,
+                timeout_graceful_shutdown=1,
+            )
+        )
+        self._settings = settings
+        self._state: ServerState = app.state.server
+        self._on_ready = on_ready
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Load the models, then serve until a signal. Raises EngineError: a model can't be loaded."""
+        try:
+            await self._state.scheduler.start()
+            await super().serve(sockets)
+        finally:
+            await self._state.scheduler.stop()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            port = self.servers[0].sockets[0].getsockname()[1]
+            self._on_ready(self._settings.model_copy(update={"port": port}).base_url)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._state.drain(DRAIN_S)
+        await super().shutdown(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to end; a second signal ends at once. Uvicorn would raise the signal again afterwards and so exit with it."""
+        self.force_exit = self.should_exit
+        self.should_exit = True

@@ -1,0 +1,46 @@
+"""What the routes share: the parts of a running server."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from auricle.connection import Connection, ConnectionLimits
+from auricle.errors import Unavailable
+from auricle.http.auth import Authenticator
+from auricle.protocol.beta import BetaDialect
+from auricle.protocol.config import ModelDirectory
+from auricle.protocol.dialect import Dialect, DialectName
+from auricle.protocol.ga import GaDialect
+from auricle.scheduler import BatchScheduler
+from auricle.session.session import SessionLimits
+
+
+@dataclass
+class ServerState:
+    """Made once by `create_app`; routes read it from `app.state`."""
+
+    authenticator: Authenticator
+    models: ModelDirectory
+    scheduler: BatchScheduler
+    session_limits: SessionLimits
+    connection_limits: ConnectionLimits
+    max_sessions: int
+    dialects: dict[DialectName, Dialect] = field(init=False)
+    connections: set[Connection] = field(default_factory=set)
+    is_draining: bool = False
+
+    def __post_init__(self) -> None:
+        self.dialects = {"ga": GaDialect(self.models), "beta": BetaDialect(self.models)}
+
+    def check_room(self) -> None:
+        """Raises Unavailable: there is no room for another session."""
+        if self.is_draining:
+            raise Unavailable("The server is shutting down.")
+        if len(self.connections) >= self.max_sessions:
+            raise Unavailable(f"All {self.max_sessions} sessions of this server are in use. Try again later.")
+
+    async def drain(self, timeout_s: float) -> None:
+        """Take no more sessions and bring those that are open to an end."""
+        self.is_draining = True
+        await asyncio.gather(*(connection.drain(timeout_s) for connection in self.connections))

@@ -1,0 +1,1 @@
+"""What the protocol means: a state machine of one transcription session that does no I/O."""

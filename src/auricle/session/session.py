@@ -1,0 +1,408 @@
+"""The state machine of one transcription session.
+
+Rules without a source of their own are those of OpenAI's service as its API reference and recordings of it show them;
+`docs/protocol.md` lists them and says where we differ.
+"""
+
+from __future__ import annotations
+
+import binascii
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import assert_never
+
+from auricle.audio.formats import SAMPLE_RATE, WINDOW_SAMPLES
+from auricle.errors import ClientError, EngineError
+from auricle.protocol.config import LOGPROBS, SessionConfig
+from auricle.protocol.events import (
+    Append,
+    Clear,
+    Cleared,
+    ClientEvent,
+    Commit,
+    Committed,
+    DeleteItem,
+    ErrorDetail,
+    ErrorEvent,
+    ItemAdded,
+    ItemDeleted,
+    ItemRetrieved,
+    RetrieveItem,
+    ServerEvent,
+    SessionCreated,
+    SessionUpdated,
+    SpeechStarted,
+    SpeechStopped,
+    TranscriptionCompleted,
+    TranscriptionDelta,
+    TranscriptionError,
+    TranscriptionFailed,
+    UpdateSession,
+)
+from auricle.session.input_buffer import InputAudioBuffer, to_ms, to_samples
+from auricle.session.item import SessionItem
+from auricle.session.jobs import Decode, DetectSpeech, Hypothesis, Job
+from auricle.session.transcript import log_probabilities, usage
+from auricle.session.turns import TurnChange, TurnDetector, TurnRule, is_speech
+
+Output = ServerEvent | Job
+
+MIN_COMMIT_MS = 100
+MAX_APPEND_BYTES = 15 * 1024 * 1024
+KEPT_SILENCE_MS = 2_000
+"""How much audio without a turn stays committable by hand when turns are detected; more if the prefix needs it."""
+KEPT_ITEMS = 1_000
+"""How many items a session remembers. Older ones can't be retrieved any more."""
+MAX_DETECT_SAMPLES = 96 * WINDOW_SAMPLES
+"""Most audio in one `DetectSpeech` (3 s): a client that sends a whole file at once must not hold up the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLimits:
+    """What one session may take of the server."""
+
+    max_session_s: float = 3600.0
+    max_item_s: float = 600.0
+    """Seconds of audio in one item. A detected turn is cut there; by hand, no more audio is taken before a commit."""
+    kept_audio_s: float = 15.0
+    """Seconds of audio of finished items that stay retrievable, the newest ones."""
+
+
+class Session:
+    """State of one realtime transcription session. No I/O: every method returns what must be done next.
+
+    A connection owns it, calls it from one thread and carries out what it returns, in order. Events other than `append`
+    wait until speech detection has heard all audio before them, so what a client is told depends on the order of its
+    events alone and never on timing.
+    """
+
+    def __init__(
+        self,
+        session_id: str,
+        expires_at: int,
+        config: SessionConfig,
+        limits: SessionLimits,
+        new_id: Callable[[str], str],
+    ) -> None:
+        """`expires_at` is Unix time in seconds; `new_id("item")` makes an id that is unique over all sessions."""
+        self.id = session_id
+        self.config = config
+        self._expires_at = expires_at
+        self._limits = limits
+        self._new_id = new_id
+        self._buffer = InputAudioBuffer(config.format.audio_format)
+        self._turns = TurnDetector(TurnRule.of(config.turn_detection)) if config.turn_detection else None
+        self._open_item_id: str | None = None
+        """The item that an open turn will become. The turn's audio begins where the buffer begins."""
+        self._is_detecting = False
+        self._waiting: deque[ClientEvent] = deque()
+        self._items: dict[str, SessionItem] = {}
+        self._unfinished: deque[SessionItem] = deque()
+        self._with_audio: deque[SessionItem] = deque()
+        self.items_committed = 0
+
+    # What the connection looks at
+
+    @property
+    def audio_ms(self) -> int:
+        """How much audio has come in."""
+        return to_ms(self._buffer.appended)
+
+    @property
+    def backlog_s(self) -> float:
+        """Seconds of audio that came in and wait for speech detection or for their text."""
+        undecoded = sum(item.duration_samples for item in self._unfinished)
+        return (self._buffer.unheard_samples + undecoded) / SAMPLE_RATE
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is open: no turn, no event that waits, no item without its text."""
+        return not (self._open_item_id or self._waiting or self._unfinished)
+
+    # What happens to it
+
+    def start(self) -> list[Output]:
+        """The first event."""
+        return [SessionCreated(session_id=self.id, expires_at=self._expires_at, config=self.config)]
+
+    def receive_event(self, event: ClientEvent) -> list[Output]:
+        """Take in what the client said. Its faults come back as error events and change nothing."""
+        if self._waiting or not (isinstance(event, Append) or self._has_heard_all):
+            self._waiting.append(event)
+            return []
+        return self._handle(event)
+
+    def receive_speech(self, probabilities: Sequence[float]) -> list[Output]:
+        """Take in the answer to the last `DetectSpeech`: one probability per window."""
+        self._is_detecting = False
+        outputs: list[Output] = []
+        for probability in probabilities:
+            self._buffer.hear(probability)
+            outputs += self._advance_turn(probability)
+        while self._waiting and (isinstance(self._waiting[0], Append) or self._has_heard_all):
+            outputs += self._handle(self._waiting.popleft())
+        return outputs + self._detect()
+
+    def receive_hypothesis(self, item_id: str, hypothesis: Hypothesis) -> list[Output]:
+        """Take in the answer to a final `Decode`. An item that was deleted meanwhile is ignored."""
+        item = self._items.get(item_id)
+        if item is None or item.is_finished:
+            return []
+        return self._finish(item, self._completion(item, hypothesis))
+
+    def receive_failure(self, job: Job, error: EngineError) -> list[Output]:
+        """Take in that a job failed: its item will have no text, or its windows count as silence."""
+        if isinstance(job, DetectSpeech):
+            detail = ErrorDetail(type=error.type, code=error.code, message=str(error), param=None, event_id=None)
+            return [ErrorEvent(error=detail), *self.receive_speech([0.0] * (job.samples.size // WINDOW_SAMPLES))]
+        item = self._items.get(job.stream_id)
+        if item is None or item.is_finished:
+            return []
+        return self._finish(item, [_failed(item, error)])
+
+    def expire(self) -> list[Output]:
+        """The session has reached its longest time. The connection closes after this."""
+        minutes = round(self._limits.max_session_s / 60)
+        error = ClientError("session_expired", f"Your session hit the maximum duration of {minutes} minutes.")
+        return [ErrorEvent.of(error)]
+
+    def end_turn(self) -> list[Output]:
+        """End an open turn now, as if silence had: the server is about to stop."""
+        return self._stop_turn() if self._open_item_id and self._turns else []
+
+    def fail_unfinished(self, error: EngineError) -> list[Output]:
+        """Give up on all items that have no text yet."""
+        outputs: list[Output] = []
+        for item in list(self._unfinished):
+            if not item.is_finished:
+                outputs += self._finish(item, [_failed(item, error)])
+        return outputs
+
+    # Client events
+
+    def _handle(self, event: ClientEvent) -> list[Output]:
+        try:
+            match event:
+                case Append():
+                    return self._append(event)
+                case Commit():
+                    return self._commit_by_hand()
+                case Clear():
+                    return self._clear()
+                case UpdateSession():
+                    return self._update(event)
+                case RetrieveItem():
+                    item = self._item(event.item_id, "retriev", "item_retrieve_invalid_item_id")
+                    return [ItemRetrieved(item=item.on_wire(self.config.format.audio_format))]
+                case DeleteItem():
+                    return self._delete(event)
+                case _:
+                    assert_never(event)
+        except ClientError as error:
+            return [ErrorEvent.of(error, event.event_id)]
+
+    def _append(self, event: Append) -> list[Output]:
+        audio_format = self.config.format.audio_format
+        data = _decoded(event.audio, audio_format.description)
+        after_s = self._buffer.duration_samples / SAMPLE_RATE + len(data) / audio_format.bytes_per_ms / 1000
+        if self._turns is None and after_s > self._limits.max_item_s:
+            raise ClientError(
+                "input_audio_buffer_full",
+                f"The input audio buffer holds at most {self._limits.max_item_s:g} s of audio. "
+                "Nothing of this event was added; commit or clear the buffer first.",
+                "audio",
+            )
+        self._buffer.append_bytes(data)
+        return self._detect()
+
+    def _commit_by_hand(self) -> list[Output]:
+        buffered_samples = self._buffer.duration_samples
+        if buffered_samples < to_samples(MIN_COMMIT_MS):
+            raise ClientError(
+                "input_audio_buffer_commit_empty",
+                f"Error committing input audio buffer: buffer too small. Expected at least {MIN_COMMIT_MS}ms of audio, "
+                f"but buffer only has {buffered_samples / SAMPLE_RATE * 1000:.2f}ms of audio.",
+            )
+        self._buffer.flush()
+        return self._commit(self._buffer.appended)
+
+    def _clear(self) -> list[Output]:
+        # Reading anew also forgets half a sample, which would put all audio that follows out of step.
+        self._buffer.use_format(self.config.format.audio_format)
+        self._buffer.drop_before(self._buffer.appended)
+        self._close_turn()
+        return [Cleared()]
+
+    def _update(self, event: UpdateSession) -> list[Output]:
+        before, self.config = self.config, event.apply(self.config)
+        if self.config.format != before.format:
+            self._buffer.use_format(self.config.format.audio_format)
+        if self.config.turn_detection is None:
+            # An open turn keeps its item: the client has been told its id and will commit it by hand.
+            self._turns = None
+        elif self._turns is None:
+            self._turns = TurnDetector(TurnRule.of(self.config.turn_detection), is_open=self._open_item_id is not None)
+        else:
+            self._turns.rule = TurnRule.of(self.config.turn_detection)
+        return [SessionUpdated(session_id=self.id, expires_at=self._expires_at, config=self.config)]
+
+    def _delete(self, event: DeleteItem) -> list[Output]:
+        item = self._item(event.item_id, "delet", "item_delete_invalid_item_id")
+        del self._items[item.id]
+        item.samples = item.samples[:0].copy()
+        item.unsent.clear()
+        item.is_finished = True
+        return [ItemDeleted(item_id=item.id), *self._send_in_order()]
+
+    def _item(self, item_id: str, verb: str, code: str) -> SessionItem:
+        try:
+            return self._items[item_id]
+        except KeyError:
+            message = f"Error {verb}ing item: the item with id '{item_id}' does not exist."
+            raise ClientError(code, message, "item_id") from None
+
+    # Speech and turns
+
+    @property
+    def _has_heard_all(self) -> bool:
+        return self._buffer.unheard_samples == 0
+
+    def _detect(self) -> list[Output]:
+        if self._is_detecting or self._has_heard_all:
+            return []
+        self._is_detecting = True
+        return [DetectSpeech(self.id, self._buffer.take_unheard(MAX_DETECT_SAMPLES))]
+
+    def _advance_turn(self, probability: float) -> list[Output]:
+        if self._turns is None:
+            return []
+        end = self._buffer.heard
+        match self._turns.push(probability):
+            case TurnChange.STARTED:
+                return self._start_turn(end - WINDOW_SAMPLES)
+            case TurnChange.STOPPED:
+                return self._stop_turn()
+        if not self._turns.is_open:
+            kept_ms = max(self._turns.rule.prefix_padding_ms, KEPT_SILENCE_MS)
+            self._buffer.drop_before(end - to_samples(kept_ms))
+        elif end - self._buffer.start >= self._limits.max_item_s * SAMPLE_RATE:
+            return self._stop_turn()
+        return []
+
+    def _start_turn(self, detected: int) -> list[Output]:
+        assert self._turns is not None
+        self._open_item_id = self._new_id("item")
+        self._buffer.drop_before(detected - to_samples(self._turns.rule.prefix_padding_ms))
+        return [SpeechStarted(audio_start_ms=to_ms(self._buffer.start), item_id=self._open_item_id)]
+
+    def _stop_turn(self) -> list[Output]:
+        assert self._open_item_id is not None
+        end = self._buffer.heard
+        stopped = SpeechStopped(audio_end_ms=to_ms(end), item_id=self._open_item_id)
+        return [stopped, *self._commit(end)]
+
+    def _close_turn(self) -> None:
+        self._open_item_id = None
+        if self._turns is not None:
+            self._turns.reset()
+
+    # Items
+
+    def _commit(self, end: int) -> list[Output]:
+        """Make an item of the buffer's audio before `end`."""
+        buffer = self._buffer
+        item = SessionItem(
+            id=self._open_item_id or self._new_id("item"),
+            samples=buffer.read(buffer.start, end),
+            duration_samples=end - buffer.start,
+            options=self.config.transcription,
+            with_logprobs=LOGPROBS in (self.config.include or ()),
+        )
+        has_speech = is_speech(buffer.probabilities(buffer.start, end))
+        previous_id = next(reversed(self._items), None)
+        buffer.drop_before(end)
+        self._close_turn()
+        self._remember(item)
+        outputs: list[Output] = [
+            Committed(previous_item_id=previous_id, item_id=item.id),
+            ItemAdded(previous_item_id=previous_id, item=item.on_wire()),
+        ]
+        if item.options is None:
+            return outputs + self._finish(item, [])
+        if not has_speech:
+            return outputs + self._finish(item, self._completion(item, Hypothesis()))
+        return [*outputs, Decode(item.id, item.options, item.samples, is_final=True)]
+
+    def _remember(self, item: SessionItem) -> None:
+        self._items[item.id] = item
+        self._unfinished.append(item)
+        self.items_committed += 1
+        oldest = next(iter(self._items.values()))
+        if len(self._items) > KEPT_ITEMS and oldest.is_finished:
+            del self._items[oldest.id]
+
+    def _completion(self, item: SessionItem, hypothesis: Hypothesis) -> list[ServerEvent]:
+        assert item.options is not None
+        told = item.transcript.extend(hypothesis.committed)
+        tokens = item.transcript.tokens
+        events: list[ServerEvent] = []
+        if told:
+            delta = "".join(token.text for token in told)
+            logprobs = log_probabilities(told) if item.with_logprobs else None
+            events.append(TranscriptionDelta(item_id=item.id, delta=delta, logprobs=logprobs))
+        completed = TranscriptionCompleted(
+            item_id=item.id,
+            transcript=item.transcript.text,
+            usage=usage(item.options, item.duration_samples, tokens),
+            logprobs=log_probabilities(tokens) if item.with_logprobs else None,
+        )
+        return [*events, completed]
+
+    def _finish(self, item: SessionItem, last_events: Sequence[ServerEvent]) -> list[Output]:
+        item.unsent += last_events
+        item.is_finished = True
+        self._with_audio.append(item)
+        kept_samples = sum(item.samples.size for item in self._with_audio)
+        while kept_samples > self._limits.kept_audio_s * SAMPLE_RATE:
+            oldest = self._with_audio.popleft()
+            kept_samples -= oldest.samples.size
+            oldest.samples = oldest.samples[:0].copy()
+        return self._send_in_order()
+
+    def _send_in_order(self) -> list[Output]:
+        """What can be told now of unfinished items: nothing of an item before all of the one before it.
+
+        OpenAI promises no order between items; LiveKit relies on one, since it gathers all deltas in one text.
+        """
+        outputs: list[Output] = []
+        while self._unfinished:
+            first = self._unfinished[0]
+            outputs += first.unsent
+            first.unsent = []
+            if not first.is_finished:
+                break
+            self._unfinished.popleft()
+        return outputs
+
+
+def _decoded(audio: str, description: str) -> bytes:
+    if len(audio) // 4 * 3 > MAX_APPEND_BYTES:
+        raise ClientError(
+            "string_above_max_length", f"Invalid 'audio': at most {MAX_APPEND_BYTES // 1024**2} MiB at a time.", "audio"
+        )
+    expected = f"Invalid 'audio'. Expected base64-encoded audio bytes ({description})"
+    try:
+        data = binascii.a2b_base64(audio, strict_mode=True)
+    except ValueError:  # also the string that is not ASCII
+        raise ClientError("invalid_value", f"{expected} but got an invalid value.", "audio") from None
+    if not data:
+        raise ClientError("invalid_value", f"{expected} but got empty bytes.", "audio")
+    return data
+
+
+def _failed(item: SessionItem, error: EngineError) -> TranscriptionFailed:
+    message = f"Input transcription failed for item '{item.id}'. {error}"
+    return TranscriptionFailed(
+        item_id=item.id, error=TranscriptionError(type=error.type, code=error.code, message=message)
+    )

@@ -1,0 +1,65 @@
+"""From an item's hypotheses to the text that the client is told."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from auricle.audio.formats import SAMPLE_RATE
+from auricle.protocol.config import Transcription
+from auricle.protocol.events import DurationUsage, InputTokenDetails, LogProb, TokenUsage
+from auricle.session.jobs import Token
+
+_AUDIO_TOKENS_PER_SECOND = 10
+"""How OpenAI counts audio for its gpt-4o models."""
+
+
+class ItemTranscript:
+    """The settled text of one item. Its deltas, joined, are always its text: nothing is taken back.
+
+    Space at the front is never told, and space at the end only together with text that follows it.
+    """
+
+    def __init__(self) -> None:
+        self.tokens: list[Token] = []
+        """What was told so far."""
+        self._space = ""
+
+    @property
+    def text(self) -> str:
+        return "".join(token.text for token in self.tokens)
+
+    def extend(self, committed: Sequence[Token]) -> list[Token]:
+        """Take in newly settled tokens. Returns what is to be told of them now."""
+        before = len(self.tokens)
+        for token in committed:
+            text = self._space + token.text if self.tokens else token.text.lstrip()
+            told = text.rstrip()
+            self._space = text[len(told) :]
+            if told:
+                self.tokens.append(replace(token, text=told))
+        return self.tokens[before:]
+
+
+def log_probabilities(tokens: Sequence[Token]) -> list[LogProb]:
+    """The wire's form of the tokens' probabilities."""
+    return [LogProb(token=t.text, logprob=t.logprob, bytes=list(t.text.encode())) for t in tokens]
+
+
+def usage(options: Transcription, audio_samples: int, tokens: Sequence[Token]) -> TokenUsage | DurationUsage:
+    """What an item cost, in the unit that OpenAI has for the model's name: tokens for the gpt-4o family, else seconds.
+
+    Text tokens of a prompt are counted in words, since the tokenizer meant by the name is not ours.
+    """
+    seconds = audio_samples / SAMPLE_RATE
+    if not options.model.startswith("gpt-4o"):
+        return DurationUsage(seconds=math.ceil(seconds))
+    audio_tokens = math.ceil(seconds * _AUDIO_TOKENS_PER_SECOND)
+    text_tokens = len((options.prompt or "").split())
+    return TokenUsage(
+        total_tokens=audio_tokens + text_tokens + len(tokens),
+        input_tokens=audio_tokens + text_tokens,
+        input_token_details=InputTokenDetails(text_tokens=text_tokens, audio_tokens=audio_tokens),
+        output_tokens=len(tokens),
+    )

@@ -1,0 +1,140 @@
+"""Settings: read once, from flags, `AURICLE_*` variables and a TOML file, in this order of precedence.
+
+The only module that reads the environment.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+DEFAULT_MODEL = "moonshine/tiny-en"
+
+OPENAI_MODEL_NAMES = (
+    "gpt-4o-transcribe",
+    "gpt-4o-mini-transcribe",
+    "gpt-4o-mini-transcribe-2025-12-15",
+    "gpt-transcribe",
+    "gpt-live-transcribe",
+    "gpt-realtime-whisper",
+    "whisper-1",
+)
+
+
+class Settings(BaseSettings):
+    """Everything that can be set about a server. Immutable."""
+
+    model_config = SettingsConfigDict(env_prefix="AURICLE_", frozen=True, extra="forbid")
+
+    config: Path | None = Field(None, description="A TOML file with any of these settings")
+
+    host: str = Field("127.0.0.1", description="Address to listen on")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one")
+    tls_cert: Path | None = Field(
+        None, description="Certificate chain, PEM; with `tls_key` the server speaks https and wss"
+    )
+    tls_key: Path | None = Field(None, description="Private key of the certificate, PEM")
+
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field((), description="Keys that clients may use")
+    api_keys_file: Path | None = Field(
+        None, description="File with one key a line; empty lines and `#` lines are skipped"
+    )
+    no_auth: bool = Field(False, description="Take any key also on an address that others can reach")
+    signing_secret: SecretStr | None = Field(
+        None,
+        min_length=32,
+        description="Secret that signs ephemeral keys; the same on all replicas. Else random per start",
+    )
+
+    model: str = Field(DEFAULT_MODEL, description="The model of sessions that name none")
+    aliases: dict[str, str] = Field(
+        dict.fromkeys(OPENAI_MODEL_NAMES, ""),
+        description="Further names of models; an empty value means the default model",
+    )
+    threads: int = Field(max((os.cpu_count() or 1) - 1, 1), ge=1, description="Threads that a decoding step may use")
+    max_batch: int = Field(8, ge=1, description="Most utterances that are decoded together")
+    decode_timeout_s: float = Field(120, gt=0, description="After this long in one batch the worker counts as hung")
+
+    max_sessions: int = Field(1000, ge=1, description="Most sessions at a time")
+    max_session_s: float = Field(3600, gt=0, description="Longest time a session may take")
+    max_item_s: float = Field(600, ge=1, description="Most audio in one item")
+    max_backlog_s: float = Field(
+        60, ge=1, description="Audio that may wait for its text before a session's socket is not read"
+    )
+    max_event_bytes: int = Field(21 * 1024 * 1024, ge=1024, description="Largest message that a client may send")
+    max_outbox_bytes: int = Field(
+        4 * 1024 * 1024, ge=1024, description="Events that may wait for a client that doesn't read; then it is closed"
+    )
+    kept_audio_s: float = Field(15, ge=0, description="Audio of finished items that stays retrievable in a session")
+
+    log_json: bool = Field(False, description="Write the log as JSON, an object a line")
+    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error")
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _split_keys(cls, value: Any) -> Any:
+        return [key.strip() for key in value.split(",") if key.strip()] if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _check(self) -> Settings:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key go together: set both or none.")
+        if not (self.all_api_keys or self.no_auth or self.is_loopback):
+            raise ValueError(
+                f"{self.host} can be reached by others and no API key is set. "
+                "Set AURICLE_API_KEYS (`auricle key` makes one), or pass --no-auth if that is what you want."
+            )
+        return self
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can connect."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def all_api_keys(self) -> tuple[str, ...]:
+        """The keys of both places. Raises ValueError: the file can't be read."""
+        keys = [key.get_secret_value() for key in self.api_keys]
+        if self.api_keys_file is not None:
+            try:
+                lines = self.api_keys_file.read_text().splitlines()
+            except OSError as error:
+                raise ValueError(f"The file of API keys can't be read: {error}") from None
+            keys += [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+        return tuple(keys)
+
+    @property
+    def base_url(self) -> str:
+        """Where clients find the API."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self.tls_cert else 'http'}://{host}:{self.port}/v1"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        file = init_settings().get("config") or os.environ.get("AURICLE_CONFIG")
+        if not file:
+            return init_settings, env_settings
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, Path(file))
