@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 
 from auricle.audio.formats import AudioFormat, Samples, encode
 from auricle.errors import AuricleError
@@ -44,7 +44,7 @@ class RealtimeClient:
         url = socket_url(base_url)
         try:
             socket = await connect(url, additional_headers=headers, compression=None, max_size=None)
-        except (OSError, InvalidHandshake, ValueError) as error:
+        except (OSError, InvalidHandshake, InvalidURI, ValueError) as error:
             raise RemoteError(f"No connection to {url}: {error}") from None
         async with socket:
             yield cls(socket)

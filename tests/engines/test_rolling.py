@@ -62,7 +62,7 @@ def test_all_segments_of_all_final_jobs_go_to_the_model_in_one_call() -> None:
     engine = RollingEngine(model, max_segment_s=10)
     other = Transcription(model="m", language="en")
     jobs = [
-        job("a", audio(1, 25 * SAMPLE_RATE), is_final=True),
+        job("a", audio(1, 24 * SAMPLE_RATE), is_final=True),
         job("b", audio(2, 40)),
         job("c", audio(3, 30), is_final=True, options=other),
     ]
@@ -96,31 +96,31 @@ def test_a_failure_of_the_model_is_passed_on_and_forgets_the_final_streams() -> 
     assert engine.decode([job("a", audio(1, 0), is_final=True)]) == [Hypothesis()]
 
 
-def test_the_segment_length_must_leave_room_for_the_search() -> None:
-    with pytest.raises(ValueError, match="max_segment_s"):
-        RollingEngine(LengthModel(), max_segment_s=5)
-
-
 def noise(seconds: float) -> Samples:
     return np.random.default_rng(0).normal(0, 0.1, int(seconds * SAMPLE_RATE)).astype(np.float32)
 
 
 def test_audio_is_cut_in_its_pauses_and_nothing_is_lost() -> None:
     samples = noise(40)
-    for pause_s in (3.0, 12.0, 23.0, 33.5):  # the first lies too early to be used
+    for pause_s in (3.0, 12.0, 23.0, 28.5, 33.5):  # the first lies too early, the last two in what may stay whole
         samples[int(pause_s * SAMPLE_RATE) : int((pause_s + 0.4) * SAMPLE_RATE)] *= 0.01
-    segments = split_at_pauses(samples, 15)
+    segments = split_at_pauses(samples, 20)
     assert np.array_equal(np.concatenate(segments), samples)
     cuts_s = np.cumsum([segment.size for segment in segments])[:-1] / SAMPLE_RATE
-    assert cuts_s == pytest.approx([12.2, 23.2, 33.7], abs=0.15)
+    assert cuts_s == pytest.approx([12.2, 23.2], abs=0.15)
 
 
-@pytest.mark.parametrize("seconds", [0.5, 15, 15.01, 15.5, 16, 30, 30.1, 47.3])
+@pytest.mark.parametrize("seconds", [0.5, 20, 20.01, 21, 35, 40, 40.1, 97.3])
 def test_segments_are_neither_too_long_nor_scraps(seconds: float) -> None:
-    lengths_s = [segment.size / SAMPLE_RATE for segment in split_at_pauses(noise(seconds), 15)]
+    lengths_s = [segment.size / SAMPLE_RATE for segment in split_at_pauses(noise(seconds), 20)]
     assert sum(lengths_s) == pytest.approx(seconds, abs=1e-3)
-    assert max(lengths_s) <= 15
-    assert len(lengths_s) == 1 or min(lengths_s) >= 1
+    assert max(lengths_s) <= 20
+    assert len(lengths_s) == 1 or min(lengths_s) >= 5
+
+
+def test_silence_is_cut_into_the_longest_segments() -> None:
+    lengths_s = [segment.size / SAMPLE_RATE for segment in split_at_pauses(audio(0, 60 * SAMPLE_RATE), 20)]
+    assert lengths_s == pytest.approx([15, 15, 15, 15], abs=0.5)
 
 
 def test_a_long_pause_wins_over_a_short_gap() -> None:

@@ -6,6 +6,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi_offline import FastAPIOffline
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from auricle import __version__
@@ -26,6 +27,22 @@ DESCRIPTION = """Realtime speech-to-text for clients of OpenAI's Realtime transc
 
 The socket is `/v1/realtime?intent=transcription`; its events are described in the repository under `docs/protocol.md`.
 """
+
+
+class ErrorBody(BaseModel):
+    """OpenAI's error object."""
+
+    message: str
+    type: str
+    param: str | None
+    """The path of the field that is wrong."""
+    code: str | None
+
+
+class ErrorResponse(BaseModel):
+    """OpenAI's envelope around an error."""
+
+    error: ErrorBody
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -49,7 +66,13 @@ def create_app(settings: Settings) -> FastAPI:
         max_sessions=settings.max_sessions,
     )
 
-    app = FastAPIOffline(title="Auricle", version=__version__, description=DESCRIPTION, redoc_url=None)
+    app = FastAPIOffline(
+        title="Auricle",
+        version=__version__,
+        description=DESCRIPTION,
+        redoc_url=None,
+        responses={"4XX": {"model": ErrorResponse, "description": "What is wrong with the request"}},
+    )
     app.state.server = state
     app.include_router(realtime.router)
     app.include_router(service.router)
@@ -62,10 +85,10 @@ def create_app(settings: Settings) -> FastAPI:
 def error_response(
     status: int, error: ClientError | Unavailable, headers: dict[str, str] | None = None
 ) -> JSONResponse:
-    """OpenAI's envelope around an error."""
+    """The answer to a request that failed."""
     message, param = (error.message, error.param) if isinstance(error, ClientError) else (str(error), None)
-    body = {"error": {"message": message, "type": error.type, "param": param, "code": error.code}}
-    return JSONResponse(body, status, headers)
+    body = ErrorResponse(error=ErrorBody(message=message, type=error.type, param=param, code=error.code))
+    return JSONResponse(body.model_dump(), status, headers)
 
 
 async def _on_auricle_error(request: Request, error: Exception) -> JSONResponse:
