@@ -1,19 +1,18 @@
-"""Whole recordings to text, without a server: turns are found and each is decoded."""
+"""Whole recordings to text without a server: a session that is driven to its end, its jobs done one after the other."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from auricle.audio.formats import SAMPLE_RATE, WINDOW_SAMPLES, Samples
+from auricle.audio.formats import Samples
 from auricle.engines.base import Decode, DetectSpeech, Engine, SpeechDetector
-from auricle.protocol.config import ServerVad, Transcription
-from auricle.session.turns import TurnChange, TurnDetector, TurnRule, is_speech
+from auricle.ids import new_id
+from auricle.protocol.config import ServerVad, SessionConfig, Transcription
+from auricle.protocol.events import SpeechStarted, SpeechStopped, TranscriptionCompleted
+from auricle.session.session import Output, Session, SessionLimits
 
-_RULE = TurnRule.of(ServerVad(silence_duration_ms=500))
-_MARGIN_SAMPLES = _RULE.prefix_padding_ms * SAMPLE_RATE // 1000
+_TURN_DETECTION = ServerVad(silence_duration_ms=500)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,65 +28,45 @@ def transcribe(
     blocks: Iterable[Samples], options: Transcription, detector: SpeechDetector, engine: Engine
 ) -> Iterator[Segment]:
     """The segments of a recording, as its `blocks` (float32 mono, 16 kHz, any length) come in. Raises EngineError."""
-    finder = _TurnFinder(detector)
+    config = SessionConfig(transcription=options, turn_detection=_TURN_DETECTION, turn_detection_given=True)
+    session = Session(new_id("sess"), 0, config, SessionLimits(), new_id)
+    driver = _Driver(session, detector, engine)
     for block in blocks:
-        yield from _decode(finder.push(block), options, engine)
-    yield from _decode(finder.finish(), options, engine)
+        yield from driver.perform(session.receive_audio(block))
+    yield from driver.perform(session.end_turn())
+    detector.release(session.id)
 
 
-@dataclass(frozen=True, slots=True)
-class _FoundTurn:
-    start: int
-    samples: Samples
+class _Driver:
+    """Does a session's jobs at once, decoding in batches of what a block of audio brought."""
 
-
-class _TurnFinder:
-    """Cuts a recording into turns and keeps no audio but that of an open one. Positions count samples."""
-
-    def __init__(self, detector: SpeechDetector) -> None:
+    def __init__(self, session: Session, detector: SpeechDetector, engine: Engine) -> None:
+        self._session = session
         self._detector = detector
-        self._turns = TurnDetector(_RULE)
-        self._audio: Samples = np.zeros(0, np.float32)
-        self._offset = 0  # position of the first sample kept
-        self._heard = 0
-        self._start = 0
-        self._probabilities: list[float] = []
+        self._engine = engine
+        self._start_s: dict[str, float] = {}
+        self._end_s: dict[str, float] = {}
 
-    def push(self, block: Samples) -> list[_FoundTurn]:
-        """Take in more audio. Returns the turns that ended in it."""
-        self._audio = np.concatenate([self._audio, block])
-        unheard = self._audio[self._heard - self._offset :]
-        windows = unheard[: unheard.size // WINDOW_SAMPLES * WINDOW_SAMPLES]
-        found = []
-        for probability in self._detector.detect([DetectSpeech("file", windows)])[0]:
-            self._heard += WINDOW_SAMPLES
-            self._probabilities.append(probability)
-            match self._turns.push(probability):
-                case TurnChange.STARTED:
-                    self._start = max(self._start, self._heard - WINDOW_SAMPLES - _MARGIN_SAMPLES)
-                    self._probabilities = [probability]
-                case TurnChange.STOPPED:
-                    found += self._cut(self._heard)
-        keep = self._start if self._turns.is_open else self._heard - _MARGIN_SAMPLES
-        if keep > self._offset:
-            self._audio, self._offset = self._audio[keep - self._offset :], keep
-        return found
-
-    def finish(self) -> list[_FoundTurn]:
-        """The recording ends. Returns the turn that was open, if any."""
-        self._detector.release("file")
-        return self._cut(self._offset + self._audio.size) if self._turns.is_open else []
-
-    def _cut(self, end: int) -> list[_FoundTurn]:
-        start, self._start = self._start, end
-        if not is_speech(self._probabilities):
-            return []
-        return [_FoundTurn(start, self._audio[start - self._offset : end - self._offset])]
-
-
-def _decode(turns: list[_FoundTurn], options: Transcription, engine: Engine) -> Iterator[Segment]:
-    jobs = [Decode(f"file-{turn.start}", options, turn.samples, is_final=True) for turn in turns]
-    for turn, hypothesis in zip(turns, engine.decode(jobs) if jobs else [], strict=True):
-        text = "".join(token.text for token in hypothesis.committed).strip()
-        if text:
-            yield Segment(turn.start / SAMPLE_RATE, (turn.start + turn.samples.size) / SAMPLE_RATE, text)
+    def perform(self, outputs: Sequence[Output]) -> Iterator[Segment]:
+        """Carry out what the session returned and all that follows from it."""
+        decodings: list[Decode] = []
+        while outputs:
+            following: list[Output] = []
+            for output in outputs:
+                match output:
+                    case DetectSpeech():
+                        following += self._session.receive_speech(self._detector.detect([output])[0])
+                    case Decode():
+                        decodings.append(output)
+                    case SpeechStarted():
+                        self._start_s[output.item_id] = output.audio_start_ms / 1000
+                    case SpeechStopped():
+                        self._end_s[output.item_id] = output.audio_end_ms / 1000
+                    case TranscriptionCompleted() if output.transcript:
+                        item_id = output.item_id
+                        yield Segment(self._start_s[item_id], self._end_s[item_id], output.transcript)
+            if not following and decodings:
+                for job, hypothesis in zip(decodings, self._engine.decode(decodings), strict=True):
+                    following += self._session.receive_hypothesis(job.stream_id, hypothesis)
+                decodings = []
+            outputs = following

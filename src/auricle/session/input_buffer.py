@@ -67,13 +67,14 @@ class InputAudioBuffer:
 
     def append_bytes(self, data: bytes) -> None:
         """Add audio in the session's format."""
-        self._push(self._resampler.resample(self._decoder.decode(data)))
+        self.append(self._resampler.resample(self._decoder.decode(data)))
 
     def flush(self) -> None:
         """Take out what the resampler still holds: all audio that was sent, to its last sample."""
-        self._push(self._resampler.flush())
+        self.append(self._resampler.flush())
 
-    def _push(self, samples: Samples) -> None:
+    def append(self, samples: Samples) -> None:
+        """Add audio at 16 kHz."""
         if samples.size:
             self._chunks.append(samples)
             self._unasked.append(samples)

@@ -28,6 +28,8 @@ class SessionItem:
     options: Transcription | None
     """The transcription settings at the time of the commit; None: no text is wanted."""
     with_logprobs: bool
+    probabilities: list[float]
+    """Speech probabilities of its windows."""
     transcript: ItemTranscript = field(default_factory=ItemTranscript)
     unsent: list[ServerEvent] = field(default_factory=list)
     """Events that wait until the items before this one are finished."""

@@ -12,7 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
-from auricle.audio.formats import SAMPLE_RATE, WINDOW_SAMPLES
+import numpy as np
+
+from auricle.audio.formats import SAMPLE_RATE, WINDOW_SAMPLES, Samples
 from auricle.errors import ClientError, EngineError
 from auricle.protocol.config import LOGPROBS, SessionConfig
 from auricle.protocol.events import (
@@ -42,9 +44,10 @@ from auricle.protocol.events import (
 )
 from auricle.session.input_buffer import InputAudioBuffer, to_ms, to_samples
 from auricle.session.item import SessionItem
-from auricle.session.jobs import Decode, DetectSpeech, Hypothesis, Job
+from auricle.session.jobs import Decode, DetectSpeech, Hypothesis, Job, Token
+from auricle.session.speech import LEAD_MS, is_believable, speech_part
 from auricle.session.transcript import log_probabilities, usage
-from auricle.session.turns import TurnChange, TurnDetector, TurnRule, is_speech
+from auricle.session.turns import TurnChange, TurnDetector, TurnRule
 
 Output = ServerEvent | Job
 
@@ -96,7 +99,7 @@ class Session:
         self._open_item_id: str | None = None
         """The item that an open turn will become. The turn's audio begins where the buffer begins."""
         self._is_detecting = False
-        self._waiting: deque[ClientEvent] = deque()
+        self._waiting: deque[ClientEvent | Samples] = deque()
         self._items: dict[str, SessionItem] = {}
         self._unfinished: deque[SessionItem] = deque()
         self._with_audio: deque[SessionItem] = deque()
@@ -128,10 +131,11 @@ class Session:
 
     def receive_event(self, event: ClientEvent) -> list[Output]:
         """Take in what the client said. Its faults come back as error events and change nothing."""
-        if self._waiting or not (isinstance(event, Append) or self._has_heard_all):
-            self._waiting.append(event)
-            return []
-        return self._handle(event)
+        return self._receive(event)
+
+    def receive_audio(self, samples: Samples) -> list[Output]:
+        """Take in audio that doesn't come in events: float32 mono, 16 kHz."""
+        return self._receive(samples)
 
     def receive_speech(self, probabilities: Sequence[float]) -> list[Output]:
         """Take in the answer to the last `DetectSpeech`: one probability per window."""
@@ -140,7 +144,7 @@ class Session:
         for probability in probabilities:
             self._buffer.hear(probability)
             outputs += self._advance_turn(probability)
-        while self._waiting and (isinstance(self._waiting[0], Append) or self._has_heard_all):
+        while self._waiting and self._is_ready_for(self._waiting[0]):
             outputs += self._handle(self._waiting.popleft())
         return outputs + self._detect()
 
@@ -149,7 +153,8 @@ class Session:
         item = self._items.get(item_id)
         if item is None or item.is_finished:
             return []
-        return self._finish(item, self._completion(item, hypothesis))
+        tokens = hypothesis.committed if is_believable(hypothesis.committed, item.probabilities) else ()
+        return self._finish(item, self._completion(item, tokens))
 
     def receive_failure(self, job: Job, error: EngineError) -> list[Output]:
         """Take in that a job failed: its item will have no text, or its windows count as silence."""
@@ -181,7 +186,22 @@ class Session:
 
     # Client events
 
-    def _handle(self, event: ClientEvent) -> list[Output]:
+    def _receive(self, entry: ClientEvent | Samples) -> list[Output]:
+        if self._waiting or not self._is_ready_for(entry):
+            self._waiting.append(entry)
+            return []
+        return self._handle(entry)
+
+    def _is_ready_for(self, entry: ClientEvent | Samples) -> bool:
+        return isinstance(entry, Append | np.ndarray) or self._has_heard_all
+
+    def _handle(self, entry: ClientEvent | Samples) -> list[Output]:
+        if isinstance(entry, np.ndarray):
+            self._buffer.append(entry)
+            return self._detect()
+        return self._handle_event(entry)
+
+    def _handle_event(self, event: ClientEvent) -> list[Output]:
         try:
             match event:
                 case Append():
@@ -318,8 +338,10 @@ class Session:
             duration_samples=end - buffer.start,
             options=self.config.transcription,
             with_logprobs=LOGPROBS in (self.config.include or ()),
+            probabilities=buffer.probabilities(buffer.start, end),
         )
-        has_speech = is_speech(buffer.probabilities(buffer.start, end))
+        lead_ms = self._turns.rule.prefix_padding_ms if self._turns else LEAD_MS
+        speech = speech_part(item.samples, buffer.start, item.probabilities, lead_ms)
         previous_id = next(reversed(self._items), None)
         buffer.drop_before(end)
         self._close_turn()
@@ -330,9 +352,9 @@ class Session:
         ]
         if item.options is None:
             return outputs + self._finish(item, [])
-        if not has_speech:
-            return outputs + self._finish(item, self._completion(item, Hypothesis()))
-        return [*outputs, Decode(item.id, item.options, item.samples, is_final=True)]
+        if not speech.size:
+            return outputs + self._finish(item, self._completion(item, ()))
+        return [*outputs, Decode(item.id, item.options, speech, is_final=True)]
 
     def _remember(self, item: SessionItem) -> None:
         self._items[item.id] = item
@@ -342,9 +364,9 @@ class Session:
         if len(self._items) > KEPT_ITEMS and oldest.is_finished:
             del self._items[oldest.id]
 
-    def _completion(self, item: SessionItem, hypothesis: Hypothesis) -> list[ServerEvent]:
+    def _completion(self, item: SessionItem, committed: Sequence[Token]) -> list[ServerEvent]:
         assert item.options is not None
-        told = item.transcript.extend(hypothesis.committed)
+        told = item.transcript.extend(committed)
         tokens = item.transcript.tokens
         events: list[ServerEvent] = []
         if told:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -17,15 +16,6 @@ _HYSTERESIS = 0.15
 
 _SEMANTIC_SILENCE_MS = {"high": 400, "auto": 700, "medium": 700, "low": 1200}
 """Without a model that judges turn ends, `semantic_vad` waits for a length of silence that goes with its eagerness."""
-
-
-_SPEECH_THRESHOLD = 0.5
-_MIN_SPEECH_WINDOWS = 3
-
-
-def is_speech(probabilities: Iterable[float]) -> bool:
-    """Whether an utterance with these windows holds speech at all. If not it must not be decoded: recognisers invent text."""
-    return sum(probability >= _SPEECH_THRESHOLD for probability in probabilities) >= _MIN_SPEECH_WINDOWS
 
 
 class TurnChange(Enum):
