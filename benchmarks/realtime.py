@@ -53,10 +53,14 @@ class Clip:
     seconds: float
     text: str
     scoring: str | None
+    is_doubtful: bool
+    """The reference is not sure enough to be counted with the others."""
 
     @property
-    def is_digits(self) -> bool:
-        return self.scoring == "digits"
+    def group(self) -> str:
+        """The clips that its score counts with."""
+        suffix = " digits" if self.scoring == "digits" else " (doubtful text)" if self.is_doubtful else ""
+        return self.kind + suffix
 
     def data(self, audio_format: AudioFormat, silence_s: float) -> bytes:
         """The clip and silence after it, as bytes of the wire."""
@@ -69,7 +73,14 @@ def load_clips(folder: Path) -> list[Clip]:
     """All clips of a folder's manifest."""
     lines = map(json.loads, (folder / "manifest.jsonl").read_text().splitlines())
     return [
-        Clip(folder / line["file"], line["kind"], line["seconds"], line.get("text") or "", line.get("scoring"))
+        Clip(
+            path=folder / line["file"],
+            kind=line["kind"],
+            seconds=line["seconds"],
+            text=line.get("text") or "",
+            scoring=line.get("scoring"),
+            is_doubtful="medium confidence" in line.get("text_source", ""),
+        )
         for line in lines
     ]
 
@@ -171,18 +182,16 @@ class Bench:
 
     async def accuracy(self) -> None:
         """WER by kind; telephone clips go as G.711 µ-law at 8 kHz, all others as PCM at 24 kHz."""
-        print(f"{'kind':<18}{'clips':>6}{'WER %':>8}")
-        kinds = dict.fromkeys(
-            (clip.kind, clip.is_digits) for clip in self._clips if clip.kind not in ("noise", "nonenglish")
-        )
-        for kind, is_digits in kinds:
+        print(f"{'kind':<28}{'clips':>6}{'WER %':>8}")
+        spoken = [clip for clip in self._clips if clip.kind not in ("noise", "nonenglish")]
+        for group in dict.fromkeys(clip.group for clip in spoken):
             score = Score()
-            for clip in (clip for clip in self._clips if (clip.kind, clip.is_digits) == (kind, is_digits)):
-                text = " ".join(await self._turns_of(clip, ULAW if kind == "telephone" else PCM))
+            for clip in (clip for clip in spoken if clip.group == group):
+                text = " ".join(await self._turns_of(clip, ULAW if clip.kind == "telephone" else PCM))
                 wer = score.add(clip.text, text, clip.scoring)
                 if self._verbose and wer:
                     print(f"  {clip.path.name} {wer:.0f} %: {text}")
-            print(f"{kind + (' digits' if is_digits else ''):<18}{score.clips:>6}{score.percent:>8.2f}")
+            print(f"{group:<28}{score.clips:>6}{score.percent:>8.2f}")
         noise = [clip for clip in self._clips if clip.kind == "noise"]
         for clip in noise:
             turns = await self._turns_of(clip, PCM)
@@ -198,9 +207,8 @@ class Bench:
                 _, seconds = await session.transcribe_commit(clip.data(PCM, 0))
                 times.append(seconds * 1000)
         p95 = statistics.quantiles(times, n=20)[-1]
-        print(
-            f"commit to completed, {len(times)} clips of up to 10 s: p50 {statistics.median(times):.0f} ms, p95 {p95:.0f} ms"
-        )
+        p50 = statistics.median(times)
+        print(f"commit to completed, {len(times)} clips of up to 10 s: p50 {p50:.0f} ms, p95 {p95:.0f} ms")
 
     async def same(self) -> None:
         """The same clip in many sessions at once gives the same text in each."""
@@ -222,9 +230,8 @@ class Bench:
         await asyncio.sleep(IDLE_S)
         load = 100 * (self._cpu_s() - cpu_s) / IDLE_S
         each = (memory - before) / IDLE_SESSIONS / 1024
-        print(
-            f"{IDLE_SESSIONS} idle sessions: {load:.1f} % of a core, {each:.0f} KB each; whole server {memory / 2**20:.0f} MB"
-        )
+        whole = memory / 2**20
+        print(f"{IDLE_SESSIONS} idle sessions: {load:.1f} % of a core, {each:.0f} KB each; whole server {whole:.0f} MB")
         for connection in connections:
             await connection.close()
 

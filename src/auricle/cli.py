@@ -172,7 +172,7 @@ def _through_server(base_url: str, api_key: str | None, options: Transcription) 
 
 @contextmanager
 def _progress(file: Path) -> Iterator[Callable[[float], Iterator[Samples]]]:
-    """Shows a bar on standard error. Yields a function that reads the file in blocks of so many seconds and moves it."""
+    """Shows a bar on standard error. Yields a function that reads the file in blocks of so many seconds."""
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[speed]}"))
     with Progress(*columns, TimeElapsedColumn(), console=err, transient=True) as progress:
         task = progress.add_task(file.name, total=audio_duration_s(file), speed="")

@@ -46,7 +46,7 @@ class ErrorResponse(BaseModel):
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The server as an ASGI application. `Server` loads its models and runs it. Raises ValueError: a setting is wrong."""
+    """The server as an ASGI application; `Server` runs it. Raises ValueError: a setting is wrong."""
     models = model_directory(settings.model, settings.aliases)
     worker = Worker(WorkerSpec(models, settings.threads, settings.decode_timeout_s))
     detector = SileroDetector.embedded()

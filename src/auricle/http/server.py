@@ -67,6 +67,6 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to end; a second signal ends at once. Uvicorn would raise the signal again afterwards and so exit with it."""
+        """Begin to end; a second signal ends at once. Uvicorn would raise the signal again and so exit with it."""
         self.force_exit = self.should_exit
         self.should_exit = True

@@ -190,7 +190,7 @@ class Session:
         if self._waiting or not self._is_ready_for(entry):
             self._waiting.append(entry)
             return []
-        return self._handle(entry)
+        return self._handle(entry) + self._detect()  # a flush may have completed a window
 
     def _is_ready_for(self, entry: ClientEvent | Samples) -> bool:
         return isinstance(entry, Append | np.ndarray) or self._has_heard_all
