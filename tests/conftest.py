@@ -51,6 +51,7 @@ def start_server(*arguments: str, **variables: str) -> RunningServer:
         stderr=subprocess.STDOUT,
         text=True,
         env=environment,
+        start_new_session=True,  # a process group of its own, as a terminal gives it one
     )
     server = RunningServer(process, "")
     ready = threading.Event()

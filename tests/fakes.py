@@ -17,7 +17,7 @@ import numpy as np
 from auricle.audio.formats import SAMPLE_RATE, WINDOW_SAMPLES, AudioFormat, Samples, encode
 from auricle.engines.base import Decode, DetectSpeech, EngineError, Hypothesis, Token
 from auricle.protocol.config import ModelDirectory, ModelInfo, Pcm, SessionConfig, Transcription
-from auricle.protocol.events import Append, InputAudio, Item
+from auricle.protocol.events import Append, InputAudio, Item, RetrieveItem
 from auricle.session.jobs import Job
 from auricle.session.session import Output, Session, SessionLimits
 
@@ -69,7 +69,7 @@ def speak(session: Session, *probabilities: float) -> list[Output]:
 
 
 def hear(session: Session, outputs: Iterable[Output], probabilities: Iterable[float]) -> list[Output]:
-    """Answer the detections in `outputs` and in what follows from them; the last probability goes for all that follow."""
+    """Answer the detections in `outputs` and in what follows; the last probability goes for all that follow."""
     values = iter(probabilities)
     value = 0.0
     rest: list[Output] = []
@@ -85,6 +85,12 @@ def hear(session: Session, outputs: Iterable[Output], probabilities: Iterable[fl
         else:
             rest.append(output)
     return rest
+
+
+def audio_samples(session: Session, item_id: str) -> int:
+    """How much audio an item has, at 16 kHz, as a client of a session in `PCM_16K` can retrieve it."""
+    (retrieved,) = session.receive_event(RetrieveItem(item_id=item_id))
+    return len(base64.b64decode(retrieved.item.content[0].audio)) // 2
 
 
 def events_of(outputs: Iterable[Output]) -> list[Any]:

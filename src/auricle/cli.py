@@ -96,12 +96,14 @@ def serve(
     flags = {name: value for name, value in locals().items() if value is not None}
     settings = Settings(**flags)
     from auricle.http.app import create_app
-    from auricle.http.server import Server
+    from auricle.http.server import Server, bound_socket
     from auricle.logs import configure_logging
 
     configure_logging(settings.log_level, as_json=settings.log_json)
-    server = Server(settings, create_app(settings), on_ready=_print_example)
-    server.run()
+    # First of all, so that a port in use is told before anything is loaded.
+    with bound_socket(settings.host, settings.port) as bound:
+        server = Server(settings, create_app(settings), on_ready=_print_example)
+        server.run([bound])
     if not server.started:
         raise typer.Exit(1)
 

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -17,6 +17,7 @@ from auricle.audio.formats import AudioFormat, Samples, encode
 from auricle.errors import AuricleError
 
 _LAST_COMMIT = "last_commit"
+_CLOSE_TIMEOUT_S = 1.0
 
 
 class RemoteError(AuricleError):
@@ -43,24 +44,24 @@ class RealtimeClient:
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         url = socket_url(base_url)
         try:
-            socket = await connect(url, additional_headers=headers, compression=None, max_size=None)
+            socket = await connect(
+                url, additional_headers=headers, compression=None, max_size=None, close_timeout=_CLOSE_TIMEOUT_S
+            )
         except (OSError, InvalidHandshake, InvalidURI, ValueError) as error:
             raise RemoteError(f"No connection to {url}: {error}") from None
         async with socket:
             yield cls(socket)
 
     async def send(self, event: dict[str, Any]) -> None:
-        """Send an event. Raises RemoteError: the server is gone."""
-        try:
+        """Send an event. If the server is gone, `events` tells so, after what the server said before it went."""
+        with suppress(ConnectionClosed):
             await self._socket.send(json.dumps(event))
-        except ConnectionClosed as error:
-            raise RemoteError(f"The server closed the connection: {error}") from None
 
     async def events(self) -> AsyncIterator[dict[str, Any]]:
-        """All events until the server closes."""
+        """All events. Raises RemoteError when the server closes."""
         try:
-            async for message in self._socket:
-                yield json.loads(message)
+            while True:
+                yield json.loads(await self._socket.recv())
         except ConnectionClosed as error:
             raise RemoteError(f"The server closed the connection: {error}") from None
 

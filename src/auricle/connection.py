@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from auricle.errors import ClientError, EngineError
 from auricle.protocol.dialect import Dialect
-from auricle.protocol.events import ErrorEvent
 from auricle.scheduler import BatchScheduler
 from auricle.session.jobs import Decode, DetectSpeech, Job
 from auricle.session.session import Output, Session
@@ -99,6 +98,7 @@ class Connection:
         self._jobs: set[asyncio.Task[None]] = set()
         self._end: asyncio.Future[_End] = asyncio.get_running_loop().create_future()
         self._progress = asyncio.Event()
+        self._has_ended = asyncio.Event()
 
     async def run(self) -> None:
         """Serve the client until it leaves, its time is up, or something breaks."""
@@ -118,6 +118,7 @@ class Connection:
             self._scheduler.release(self._session.id)
             await self._say_goodbye(sender, end)
             self._log(end)
+            self._has_ended.set()
 
     async def drain(self, timeout_s: float) -> None:
         """Finish what is open, fail what can't be finished in time, and close: the server stops."""
@@ -130,6 +131,8 @@ class Connection:
         except TimeoutError:
             self._perform(self._session.fail_unfinished(EngineError("The server is shutting down.")))
         self._stop(_End(1001, "The server is shutting down."))
+        # Until the goodbye is said: the web server cuts off what is still open when it ends.
+        await self._has_ended.wait()
 
     async def _receive_loop(self) -> None:
         while True:
@@ -142,10 +145,11 @@ class Connection:
                 self._stop(_End(closed.code, closed.reason or "The client closed the connection."))
                 return
             try:
-                outputs = self._session.receive_event(self._dialect.parse(message))
+                event = self._dialect.parse(message)
             except ClientError as error:
-                outputs = [ErrorEvent.of(error)]
-            self._perform(outputs)
+                self._perform(self._session.receive_error(error))
+            else:
+                self._perform(self._session.receive_event(event))
 
     async def _send_loop(self) -> None:
         try:
@@ -189,13 +193,14 @@ class Connection:
             self._stop(_End(1011, "The server had an error while processing your request."))
 
     def _expire(self) -> None:
-        outputs = self._session.expire()
-        self._perform(outputs)
-        self._stop(_End(1001, f"Your session hit the maximum duration of {self._limits.max_session_s / 60:g} minutes."))
+        expired = self._session.expire()
+        self._perform([expired])
+        self._stop(_End(1001, expired.error.message))
 
     def _stop(self, end: _End) -> None:
         if not self._end.done():
             self._end.set_result(end)
+            self._progress.set()
 
     async def _say_goodbye(self, sender: asyncio.Task[None], end: _End) -> None:
         self._outbox.close()

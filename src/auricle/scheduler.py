@@ -60,11 +60,13 @@ class Lane(Generic[J, R]):
         return waiting[: self._max_batch]
 
     async def _execute_batch(self, batch: list[tuple[J, asyncio.Future[R]]]) -> None:
+        futures = [future for _, future in batch]
+        results: list[tuple[asyncio.Future[R], R | Exception]]
         try:
-            results = await self._execute([job for job, _ in batch])
+            results = list(zip(futures, await self._execute([job for job, _ in batch]), strict=True))
         except Exception as error:  # A bug in one batch must reach its sessions and not end the lane for all others.
-            results = [error] * len(batch)  # type: ignore[list-item]
-        for (_, future), result in zip(batch, results, strict=True):
+            results = [(future, error) for future in futures]
+        for future, result in results:
             if future.done():
                 continue
             if isinstance(result, Exception):

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, FilePath, SecretStr, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -41,10 +41,10 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one")
-    tls_cert: Path | None = Field(
+    tls_cert: FilePath | None = Field(
         None, description="Certificate chain, PEM; with `tls_key` the server speaks https and wss"
     )
-    tls_key: Path | None = Field(None, description="Private key of the certificate, PEM")
+    tls_key: FilePath | None = Field(None, description="Private key of the certificate, PEM")
 
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field((), description="Keys that clients may use")
     api_keys_file: Path | None = Field(
@@ -137,4 +137,6 @@ class Settings(BaseSettings):
         file = init_settings().get("config") or os.environ.get("AURICLE_CONFIG")
         if not file:
             return init_settings, env_settings
+        if not Path(file).is_file():
+            raise ValueError(f"There is no settings file {file}.")
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, Path(file))

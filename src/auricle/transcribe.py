@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
-from auricle.audio.formats import Samples
+import numpy as np
+
+from auricle.audio.formats import WINDOW_SAMPLES, Samples
 from auricle.engines.base import Decode, DetectSpeech, Engine, SpeechDetector
 from auricle.ids import new_id
 from auricle.protocol.config import ServerVad, SessionConfig, Transcription
@@ -13,6 +16,8 @@ from auricle.protocol.events import SpeechStarted, SpeechStopped, TranscriptionC
 from auricle.session.session import Output, Session, SessionLimits
 
 _TURN_DETECTION = ServerVad(silence_duration_ms=500)
+_LAST_WINDOW: Samples = np.zeros(WINDOW_SAMPLES, np.float32)
+"""Silence after a recording, so that it is heard to its last sample."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +36,12 @@ def transcribe(
     config = SessionConfig(transcription=options, turn_detection=_TURN_DETECTION, turn_detection_given=True)
     session = Session(new_id("sess"), 0, config, SessionLimits(), new_id)
     driver = _Driver(session, detector, engine)
-    for block in blocks:
-        yield from driver.perform(session.receive_audio(block))
-    yield from driver.perform(session.end_turn())
-    detector.release(session.id)
+    try:
+        for block in chain(blocks, [_LAST_WINDOW]):
+            yield from driver.perform(session.receive_audio(block))
+        yield from driver.perform(session.end_turn())
+    finally:
+        detector.release(session.id)
 
 
 class _Driver:

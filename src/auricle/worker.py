@@ -78,11 +78,9 @@ class Worker:
     def _end_process(self) -> None:
         process, self._process = self._process, None
         if process is not None:
-            process.terminate()
-            process.join(timeout=2)
-            if process.is_alive():
-                process.kill()
-                process.join()
+            # It keeps nothing that an orderly end would save, and one that hangs would heed nothing weaker.
+            process.kill()
+            process.join()
 
     def decode(self, jobs: Sequence[Decode]) -> list[Result]:
         """One result per job, in order. If the process dies, each job is tried once more, alone."""

@@ -92,7 +92,7 @@ _ROUTES_WITHOUT_BODY = [("GET", "/v1/models"), ("GET", "/v1/models/{name}"), ("G
 )
 def test_whatever_is_asked_the_answer_is_as_documented(described_api, mode: GenerationMode, method: str, path: str):
     @hypothesis_settings(
-        max_examples=40 if method == "POST" else 10,
+        max_examples=100 if method == "POST" else 10,
         deadline=None,
         database=None,
         derandomize=True,
@@ -121,14 +121,14 @@ def test_whatever_is_asked_the_answer_is_as_documented(described_api, mode: Gene
         (b"\xff\xfe{", "invalid_json"),
         (b"[]", "invalid_type"),
         (b'"text"', "invalid_type"),
-        (b"[" * 100_000, None),
-        (b'{"nothing": ' + b"1" * 5_000 + b"}", None),
-        (b'{"nothing": NaN}', "unknown_parameter"),
-        (b'{"\\ud800": 1}', "invalid_value"),
+        (b"[" * 100_000, "invalid_json"),
+        (b'{"nothing": ' + b"1" * 5_000 + b"}", "invalid_json"),
+        (b'{"nothing": NaN}', "invalid_json"),
+        (b'{"\\ud800": 1}', "invalid_json"),
     ],
     ids=lambda value: repr(value[:12]) if isinstance(value, bytes) else None,
 )
-def test_a_body_that_is_no_json_object_is_refused(api: httpx.Client, path: str, body: bytes, code: str | None):
+def test_a_body_that_is_no_json_object_is_refused(api: httpx.Client, path: str, body: bytes, code: str):
     assert error_of(api.post(path, content=body, headers=JSON))["code"] == code
 
 
@@ -329,11 +329,11 @@ def test_a_transcription_session_takes_every_field_of_beta(api: httpx.Client):
         ),
         ({"input_audio_format": "mp3"}, "invalid_value", "input_audio_format"),
         ({"input_audio_format": 1}, "invalid_type", "input_audio_format"),
-        ({"input_audio_transcription": {"model": "nope"}}, "invalid_value", "session.input_audio_transcription.model"),
+        ({"input_audio_transcription": {"model": "nope"}}, "invalid_value", "input_audio_transcription.model"),
         (
             {"input_audio_transcription": {"language": "xx"}},
             "invalid_value",
-            "session.input_audio_transcription.language",
+            "input_audio_transcription.language",
         ),
         ({"turn_detection": {}}, "missing_required_parameter", "turn_detection.type"),
         ({"turn_detection": {"type": "server_vad", "foo": 1}}, "unknown_parameter", "turn_detection.foo"),
@@ -344,8 +344,8 @@ def test_a_transcription_session_takes_every_field_of_beta(api: httpx.Client):
     ids=lambda value: str(value)[:80],
 )
 def test_a_transcription_session_with_a_wrong_field_is_refused(api: httpx.Client, body: Any, code: str, param: str):
-    # The body has no `session`, so no path begins with it.
-    assert fault_of(api.post(SESSIONS, json=body)) == (code, param.removeprefix("session."))
+    # The body has no `session`, so no param begins with it.
+    assert fault_of(api.post(SESSIONS, json=body)) == (code, param)
 
 
 # Keys

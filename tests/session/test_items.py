@@ -24,7 +24,7 @@ from auricle.protocol.events import (
     TranscriptionError,
     TranscriptionFailed,
 )
-from auricle.session import session as session_module
+from auricle.session import conversation
 from auricle.session.session import Session, SessionLimits
 
 
@@ -127,7 +127,7 @@ def test_giving_up_fails_what_is_unfinished_in_order() -> None:
 
 def test_a_retrieved_item_has_its_audio_and_later_its_text() -> None:
     session = manual()
-    ramp = np.arange(-1_000, 1_000, dtype=np.float32) / 32_768
+    ramp = np.arange(-2_000, 2_000, dtype=np.float32) / 32_768
     hear(session, session.receive_event(append_samples(ramp)), [0.9])
     session.receive_event(Commit())
     audio = base64.b64encode(encode(ramp, session.config.format.audio_format)).decode()
@@ -220,7 +220,7 @@ def test_audio_of_an_unfinished_item_is_kept_whatever_its_length() -> None:
 
 
 def test_old_items_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session_module, "KEPT_ITEMS", 3)
+    monkeypatch.setattr(conversation, "KEPT_ITEMS", 3)
     session = manual()
     for number in range(1, 6):
         commit(session)
@@ -234,7 +234,7 @@ def test_old_items_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_unfinished_item_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session_module, "KEPT_ITEMS", 2)
+    monkeypatch.setattr(conversation, "KEPT_ITEMS", 2)
     session = manual()
     for _ in range(5):
         commit(session)
@@ -243,7 +243,7 @@ def test_an_unfinished_item_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_expiry_is_told_in_minutes() -> None:
-    (error,) = session_with(SessionLimits(max_session_s=3600)).expire()
+    error = session_with(SessionLimits(max_session_s=3600)).expire()
     assert (error.error.code, error.error.message) == (
         "session_expired",
         "Your session hit the maximum duration of 60 minutes.",
@@ -251,5 +251,5 @@ def test_expiry_is_told_in_minutes() -> None:
 
 
 def test_expiry_of_a_short_session_is_told_as_it_is() -> None:
-    (error,) = session_with(SessionLimits(max_session_s=90)).expire()
+    error = session_with(SessionLimits(max_session_s=90)).expire()
     assert error.error.message == "Your session hit the maximum duration of 1.5 minutes."

@@ -6,11 +6,24 @@ import base64
 
 import numpy as np
 import pytest
-from fakes import OPTIONS, PCM_16K, append, append_samples, events_of, hear, jobs_of, said, session_with, speak, wire_item
+from fakes import (
+    OPTIONS,
+    PCM_16K,
+    append,
+    append_samples,
+    events_of,
+    hear,
+    jobs_of,
+    said,
+    session_with,
+    speak,
+    wire_item,
+)
 
 from auricle.audio.formats import AudioFormat
 from auricle.protocol.config import G711, Pcm
 from auricle.protocol.events import (
+    MAX_APPEND_BYTES,
     Append,
     Clear,
     Cleared,
@@ -22,7 +35,7 @@ from auricle.protocol.events import (
     TranscriptionCompleted,
     TranscriptionDelta,
 )
-from auricle.session.session import MAX_APPEND_BYTES, Session, SessionLimits
+from auricle.session.session import Session, SessionLimits
 
 
 def manual(**settings: object) -> Session:
@@ -180,7 +193,7 @@ def test_clear_forgets_half_a_sample() -> None:
     session = manual()
     session.receive_event(Append(audio=base64.b64encode(b"\x01").decode()))
     session.receive_event(Clear())
-    samples = np.linspace(-0.5, 0.5, 1_600, dtype=np.float32)
+    samples = np.linspace(-0.5, 0.5, 3_200, dtype=np.float32)
     hear(session, session.receive_event(append_samples(samples)), [0.9])
     (decode,) = jobs_of(hear(session, session.receive_event(Commit()), [0.9]))
     np.testing.assert_allclose(decode.samples, samples, atol=1e-4)
@@ -197,24 +210,9 @@ def test_an_item_in_transcription_outlives_a_clear() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("audio", "got"),
-    [("", "got empty bytes"), ("AAA", "got an invalid value"), ("AA A", "got an invalid value"), ("é", "invalid")],
-)
-def test_bad_audio_is_refused(audio: str, got: str) -> None:
-    session = session_with(format=Pcm())
-    code, param, message, event_id = error_of(session.receive_event(Append(audio=audio, event_id="mine")))
-    assert (code, param, event_id) == ("invalid_value", "audio", "mine")
-    assert message.startswith("Invalid 'audio'. Expected base64-encoded audio bytes (mono PCM16 at 24kHz) but ")
-    assert got in message
-    assert session.audio_ms == 0
-
-
-def test_an_append_over_15_mib_is_refused() -> None:
+def test_the_largest_append_is_taken_whole() -> None:
     session = session_with(turn_detection=None, limits=SessionLimits(max_item_s=3_600))
     largest = base64.b64encode(bytes(MAX_APPEND_BYTES)).decode()
-    code, param, *_ = error_of(session.receive_event(Append(audio=largest + "AAAA")))
-    assert (code, param) == ("string_above_max_length", "audio")
     assert len(session.receive_event(Append(audio=largest))) == 1
     assert session.audio_ms == MAX_APPEND_BYTES // 32
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from auricle.protocol.config import SemanticVad, ServerVad
-from auricle.session.turns import TurnChange, TurnDetector, TurnRule, is_speech
+from auricle.session.turns import TurnChange, TurnDetector, TurnRule
 
 RULE = TurnRule(threshold=0.5, prefix_padding_ms=300, silence_windows=3)
 
@@ -74,12 +74,6 @@ def test_eagerness_orders_the_length_of_silence() -> None:
     rules = [TurnRule.of(SemanticVad(type="semantic_vad", eagerness=name)) for name in ("high", "medium", "low")]
     assert rules[0].silence_windows < rules[1].silence_windows < rules[2].silence_windows
     assert TurnRule.of(SemanticVad(type="semantic_vad", eagerness="auto")) == rules[1]
-
-
-def test_three_windows_of_speech_make_speech() -> None:
-    assert is_speech([0.5, 0, 0.9, 0.7])
-    assert not is_speech([0.49, 1, 1])
-    assert not is_speech([])
 
 
 @given(st.lists(st.sampled_from([0.0, 0.3, 0.4, 0.5, 1.0])), st.integers(1, 5))

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
-from fakes import MODELS, OPTIONS, PCM_16K, append, events_of, hear, jobs_of, said, session_with, speak, wire_item
+from fakes import (
+    MODELS,
+    OPTIONS,
+    PCM_16K,
+    append,
+    audio_samples,
+    events_of,
+    hear,
+    jobs_of,
+    said,
+    session_with,
+    speak,
+    wire_item,
+)
 
 from auricle.errors import ClientError
-from auricle.protocol.config import LOGPROBS, G711, ServerVad, SessionConfig
+from auricle.protocol.config import G711, LOGPROBS, ServerVad, SessionConfig
 from auricle.protocol.events import (
     Commit,
     Committed,
@@ -79,7 +92,7 @@ def test_turn_detection_off_in_speech_keeps_the_item_for_the_commit() -> None:
         Committed(previous_item_id=None, item_id="item_1"),
         ItemAdded(previous_item_id=None, item=wire_item("item_1")),
     ]
-    assert jobs_of(outputs)[0].samples.size == 55 * 512 - 340 * 16
+    assert audio_samples(session, "item_1") == 55 * 512 - 340 * 16
 
 
 def test_turn_detection_off_and_on_in_speech_goes_on_with_the_turn() -> None:
@@ -118,7 +131,7 @@ def test_a_new_rule_holds_for_the_open_turn() -> None:
     speak(session, *[0.9] * 5)
     session.receive_event(update(turn_detection=ServerVad(silence_duration_ms=500)))
     assert speak(session, *[0.0] * 15) == []
-    assert [type(event) for event in events_of(speak(session, 0.0))][0] is SpeechStopped
+    assert next(type(event) for event in events_of(speak(session, 0.0))) is SpeechStopped
 
 
 def test_a_new_format_reads_the_audio_after_it_and_keeps_the_audio_before() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fakes import append, events_of, said, session_with, speak
 
+from auricle.errors import ClientError
 from auricle.protocol.events import (
-    Append,
     Clear,
     Cleared,
     Commit,
@@ -80,12 +80,15 @@ def test_events_that_find_everything_heard_are_answered_at_once() -> None:
     assert session.receive_event(Clear()) == [Cleared()]
 
 
-def test_a_bad_append_is_answered_after_the_events_of_the_audio_before_it() -> None:
+def test_what_is_no_event_is_answered_after_the_events_of_the_audio_before_it() -> None:
     session = session_with()
     session.receive_event(append(2))
-    outputs = session.receive_event(Append(audio="?"))
-    outputs += session.receive_speech([0.9, 0.9])
-    assert [type(output) for output in outputs] == [SpeechStarted, ErrorEvent]
+    outputs = session.receive_error(ClientError("invalid_json", "Invalid event.", event_id="mine"))
+    assert outputs == []
+    started, error = session.receive_speech([0.9, 0.9])
+    assert isinstance(started, SpeechStarted)
+    assert isinstance(error, ErrorEvent)
+    assert (error.error.code, error.error.event_id) == ("invalid_json", "mine")
 
 
 def test_a_session_with_waiting_events_is_not_idle() -> None:

@@ -28,8 +28,6 @@ AudioType = Literal["audio/pcm", "audio/pcmu", "audio/pcma"]
 _FULL_SCALE = 32_768
 """The 16-bit value that stands for 1.0."""
 
-_CODING_NAMES: dict[AudioType, str] = {"audio/pcm": "PCM16", "audio/pcmu": "G.711 µ-law", "audio/pcma": "G.711 A-law"}
-
 
 @dataclass(frozen=True, slots=True)
 class AudioFormat:
@@ -47,16 +45,6 @@ class AudioFormat:
     def bytes_per_ms(self) -> float:
         """Bytes of a millisecond of audio; not whole at rates such as 44.1 kHz."""
         return self.bytes_per_sample * self.rate_hz / 1000
-
-    @property
-    def description(self) -> str:
-        """Name for error messages, such as "mono PCM16 at 24kHz"."""
-        return f"mono {_CODING_NAMES[self.type]} at {self.rate_hz / 1000:g}kHz"
-
-
-PCM_24K = AudioFormat("audio/pcm", 24_000)
-PCMU_8K = AudioFormat("audio/pcmu", 8_000)
-PCMA_8K = AudioFormat("audio/pcma", 8_000)
 
 
 class SampleDecoder:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Request, WebSocket
+from fastapi import APIRouter, Depends, Request, Response, WebSocket
+from fastapi.routing import APIRoute
 from pydantic import Field
+from pydantic_core import from_json
 from starlette.datastructures import Headers
 
 from auricle.connection import Connection
@@ -24,7 +26,28 @@ from auricle.protocol.ga import GaSession
 from auricle.session.session import Session
 from auricle.transports.websocket import WebSocketTransport
 
-router = APIRouter()
+
+class _StrictRequest(Request):
+    """A request whose JSON is read as the socket's is: no NaN, and no half surrogates, which no answer could repeat."""
+
+    async def json(self) -> Any:
+        try:
+            return from_json(await self.body(), allow_inf_nan=False)
+        except ValueError as error:
+            raise json.JSONDecodeError(str(error), "", 0) from None
+
+
+class _StrictRoute(APIRoute):
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        answer = super().get_route_handler()
+
+        async def answer_strictly(request: Request) -> Response:
+            return await answer(_StrictRequest(request.scope, request.receive))
+
+        return answer_strictly
+
+
+router = APIRouter(route_class=_StrictRoute)
 
 _SUBPROTOCOL = "realtime"
 _SUBPROTOCOL_KEY = "openai-insecure-api-key."
@@ -90,7 +113,7 @@ async def create_client_secret(state: State, body: ClientSecretCreate | None = N
     """Make an ephemeral key (GA). A browser opens sessions with it, and never sees the API key."""
     body = body or ClientSecretCreate()
     patch = body.session.model_dump(exclude_unset=True) if body.session else {"type": "transcription"}
-    value, expires_at, session = _ephemeral(state, "ga", patch, body.expires_after.seconds)
+    value, expires_at, session = _ephemeral(state, "ga", patch, body.expires_after.seconds, "session")
     return ClientSecret(value=value, expires_at=expires_at, session=session)
 
 
@@ -100,7 +123,7 @@ async def create_transcription_session(state: State, body: BetaSession | None = 
     body = body or BetaSession()
     patch = {"input_audio_transcription": {}} | body.model_dump(exclude_unset=True)
     seconds = (body.client_secret or ClientSecretRequest()).expires_at.seconds
-    value, expires_at, session = _ephemeral(state, "beta", patch, seconds)
+    value, expires_at, session = _ephemeral(state, "beta", patch, seconds, "")
     return session | {
         "modalities": body.modalities or ["audio", "text"],
         "client_secret": {"value": value, "expires_at": expires_at},
@@ -108,10 +131,10 @@ async def create_transcription_session(state: State, body: BetaSession | None = 
 
 
 def _ephemeral(
-    state: ServerState, name: DialectName, patch: Mapping[str, Any], seconds: int
+    state: ServerState, name: DialectName, patch: Mapping[str, Any], seconds: int, path: str
 ) -> tuple[str, int, dict[str, Any]]:
     dialect = state.dialects[name]
-    config = dialect.update(SessionConfig(), patch)
+    config = dialect.update(SessionConfig(), patch, path)
     ephemeral = EphemeralKey(name, patch, int(time.time()) + seconds)
     # No session runs yet, so none has an end: the live service answers 0 here too.
     return state.authenticator.mint(ephemeral), ephemeral.expires_at, dialect.session_object(new_id("sess"), 0, config)

@@ -19,6 +19,18 @@ PING_S = 20.0
 """Seconds between pings, and how long a client may take to answer one. OpenAI's service pings every 20 s too."""
 
 
+def bound_socket(host: str, port: int) -> socket.socket:
+    """A socket with this address, which listens once the server runs. Raises ValueError: the address can't be had."""
+    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+    except OSError as error:
+        bound.close()
+        raise ValueError(f"Can't listen on {host}, port {port}: {error.strerror}.") from None
+    return bound
+
+
 class Server(uvicorn.Server):
     """A uvicorn server that loads the models before its port opens and finishes open items before it ends."""
 
@@ -67,6 +79,6 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to end; a second signal ends at once. Uvicorn would raise the signal again and so exit with it."""
+        """Begin to end. Unlike uvicorn's own, it doesn't raise the signal again afterwards: ending so is no failure."""
         self.force_exit = self.should_exit
         self.should_exit = True

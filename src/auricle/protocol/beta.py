@@ -23,7 +23,7 @@ from auricle.protocol.config import (
 )
 from auricle.protocol.dialect import Dialect
 from auricle.protocol.events import ItemAdded, ItemRetrieved, ServerEvent, SessionCreated, SessionEvent
-from auricle.protocol.validation import validated
+from auricle.protocol.validation import joined_path, validated
 
 BetaFormat = Literal["pcm16", "g711_ulaw", "g711_alaw"]
 
@@ -84,7 +84,9 @@ class BetaDialect(Dialect):
         session = validated(_SESSION, settings, path)
         return SessionConfig(
             format=_FORMATS[session.input_audio_format or "pcm16"],
-            transcription=self.resolved(session.input_audio_transcription, f"{path}.input_audio_transcription"),
+            transcription=self.resolved(
+                session.input_audio_transcription, joined_path(path, "input_audio_transcription")
+            ),
             noise_reduction=session.input_audio_noise_reduction,
             turn_detection=session.turn_detection,
             turn_detection_given="turn_detection" in session.model_fields_set,

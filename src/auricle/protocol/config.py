@@ -20,9 +20,9 @@ from auricle.protocol.validation import one_of
 
 LOGPROBS: Literal["item.input_audio_transcription.logprobs"] = "item.input_audio_transcription.logprobs"
 
-SELF_COMMITTING_MODELS = frozenset({"gpt-live-transcribe", "gpt-realtime-whisper"})
-"""Models whose clients commit by themselves. They refuse turn detection at OpenAI, so LiveKit leaves the field out and
-relies on its absence meaning none."""
+SELF_COMMITTING_MODELS = ("gpt-live-transcribe", "gpt-realtime-whisper")
+"""How the names begin of models whose clients commit by themselves. They refuse turn detection at OpenAI, so LiveKit
+leaves the field out and relies on its absence meaning none."""
 
 
 class Setting(BaseModel):
@@ -125,7 +125,7 @@ class SessionConfig(Setting):
         """The same settings with turn detection as the model implies it, where the client has never given it."""
         if self.turn_detection_given:
             return self
-        commits_itself = self.transcription is not None and self.transcription.model in SELF_COMMITTING_MODELS
+        commits_itself = self.transcription is not None and self.transcription.model.startswith(SELF_COMMITTING_MODELS)
         return self.model_copy(update={"turn_detection": None if commits_itself else ServerVad()})
 
 

@@ -9,7 +9,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from pydantic_core import from_json
@@ -19,8 +19,13 @@ from auricle.protocol.config import ModelDirectory, SessionConfig, Transcription
 from auricle.protocol.events import (
     CONVERSATION_EVENTS,
     MAX_EVENT_ID_LENGTH,
+    Append,
     BufferEvent,
+    Clear,
     ClientEvent,
+    Commit,
+    DeleteItem,
+    RetrieveItem,
     ServerEvent,
     UpdateSession,
 )
@@ -28,14 +33,13 @@ from auricle.protocol.validation import one_of, validated
 
 DialectName = Literal["ga", "beta"]
 
-_BUFFER_EVENTS: TypeAdapter[BufferEvent] = TypeAdapter(Annotated[BufferEvent, Field(discriminator="type")])
-_BUFFER_EVENT_TYPES = (
-    "input_audio_buffer.append",
-    "input_audio_buffer.commit",
-    "input_audio_buffer.clear",
-    "conversation.item.retrieve",
-    "conversation.item.delete",
-)
+_BUFFER_EVENTS: dict[str, TypeAdapter[BufferEvent]] = {
+    "input_audio_buffer.append": TypeAdapter(Append),
+    "input_audio_buffer.commit": TypeAdapter(Commit),
+    "input_audio_buffer.clear": TypeAdapter(Clear),
+    "conversation.item.retrieve": TypeAdapter(RetrieveItem),
+    "conversation.item.delete": TypeAdapter(DeleteItem),
+}
 
 
 class _Update(BaseModel):
@@ -95,14 +99,16 @@ class Dialect(ABC):
         kind = event.get("type")
         if kind is None:
             raise ClientError("invalid_event", "The 'type' field is missing.")
+        if not isinstance(kind, str):
+            raise ClientError("invalid_type", "Invalid type for 'type': expected a string.", "type")
         if kind == self.update_type:
             update = validated(_UPDATE, event)
             return UpdateSession(event_id=update.event_id, apply=partial(self.update, patch=update.session))
-        if kind in _BUFFER_EVENT_TYPES:
-            return validated(_BUFFER_EVENTS, event, "")
+        if kind in _BUFFER_EVENTS:
+            return validated(_BUFFER_EVENTS[kind], event)
         if kind in CONVERSATION_EVENTS:
             raise ClientError("invalid_parameter", f"'{kind}' is not available in a transcription session.", "type")
-        supported = one_of([self.update_type, *_BUFFER_EVENT_TYPES])
+        supported = one_of([self.update_type, *_BUFFER_EVENTS])
         raise ClientError("invalid_value", f"Invalid value: '{kind}'. Supported values are: {supported}.", "type")
 
     def resolved(self, transcription: Transcription | None, param: str) -> Transcription | None:

@@ -6,15 +6,18 @@ Field names are the wire's own. What a dialect writes in its own way (the sessio
 
 from __future__ import annotations
 
+import binascii
 from collections.abc import Callable
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from auricle.errors import ClientError
 from auricle.protocol.config import SessionConfig
 
 MAX_EVENT_ID_LENGTH = 512
+MAX_APPEND_BYTES = 15 * 1024 * 1024
 
 
 class ClientEventBase(BaseModel):
@@ -26,12 +29,28 @@ class ClientEventBase(BaseModel):
     """Chosen by the client; comes back in the error that the event causes."""
 
 
+def _from_base64(audio: Any) -> Any:
+    if not isinstance(audio, str):
+        return audio
+    if len(audio) // 4 * 3 > MAX_APPEND_BYTES:
+        message = f"Invalid 'audio': at most {MAX_APPEND_BYTES // 1024**2} MiB of audio are taken at a time."
+        raise PydanticCustomError("string_above_max_length", message)
+    expected = "Invalid 'audio'. Expected base64-encoded audio bytes in the session's format"
+    try:
+        data = binascii.a2b_base64(audio, strict_mode=True)
+    except ValueError:  # also what is not ASCII
+        raise PydanticCustomError("invalid_value", f"{expected} but got an invalid value.") from None
+    if not data:
+        raise PydanticCustomError("invalid_value", f"{expected} but got empty bytes.")
+    return data
+
+
 class Append(ClientEventBase):
     """More audio."""
 
     type: Literal["input_audio_buffer.append"] = "input_audio_buffer.append"
-    audio: str
-    """Base64 of bytes in the session's format."""
+    audio: Annotated[bytes, BeforeValidator(_from_base64)]
+    """Audio in the session's format; base64 on the wire."""
 
 
 class Commit(ClientEventBase):

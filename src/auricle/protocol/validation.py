@@ -15,11 +15,15 @@ T = TypeVar("T")
 WRONG_SESSION_KIND = "wrong_session_kind"
 """Our own complaint: the session object is not one of a transcription session. The wire names no param for it."""
 
+_OWN_CODES = frozenset({"invalid_value", "string_above_max_length"})
+"""Types of our own complaints that are the wire's codes already."""
+
 _TAGS = frozenset({"audio/pcm", "audio/pcmu", "audio/pcma", "server_vad", "semantic_vad"})
 """Kinds of tagged unions, which pydantic writes into the path of an error and the wire does not have there."""
 
 _EXPECTED = {
     "string_type": "a string",
+    "bytes_type": "a string",
     "int_type": "an integer",
     "int_from_float": "an integer",
     "float_type": "a decimal",
@@ -67,12 +71,17 @@ def client_error(complaints: Sequence[ErrorDetails], path: str = "") -> ClientEr
     return _client_error(first, _param(path, first["loc"]))
 
 
+def joined_path(path: str, name: str) -> str:
+    """The path of a field inside the object at `path`, which is empty for the outermost one."""
+    return f"{path}.{name}" if path else name
+
+
 def _param(path: str, location: tuple[str | int, ...]) -> str:
     for part in location:
         if isinstance(part, int):
             path += f"[{part}]"
         elif part not in _TAGS:
-            path += f".{part}" if path else part
+            path = joined_path(path, part)
     return path
 
 
@@ -80,13 +89,15 @@ def _client_error(details: ErrorDetails, param: str) -> ClientError:
     kind, given, context = details["type"], details["input"], details.get("ctx", {})
     if kind == WRONG_SESSION_KIND:
         return ClientError("invalid_parameter", details["msg"])
+    if kind in _OWN_CODES:
+        return ClientError(kind, details["msg"], param)
     if kind == "extra_forbidden":
         return ClientError("unknown_parameter", f"Unknown parameter: '{param}'.", param)
     if kind in ("missing", "union_tag_not_found"):
         if kind == "union_tag_not_found":
             if not isinstance(given, dict):
                 return _wrong_type(param, "an object", given)
-            param += ".type"
+            param = joined_path(param, "type")
         return ClientError("missing_required_parameter", f"Missing required parameter: '{param}'.", param)
     if kind == "union_tag_invalid":
         supported = [tag.strip(" '") for tag in context["expected_tags"].split(",")]
@@ -117,9 +128,9 @@ def _wrong_type(param: str, expected: str, given: object) -> ClientError:
 
 def _out_of_range(kind: str, given: Any, context: dict[str, Any], param: str) -> ClientError | None:
     if kind in ("greater_than_equal", "less_than_equal"):
-        number = "integer" if isinstance(given, int) else "decimal"
         below = kind == "greater_than_equal"
         sign, bound = (">=", context["ge"]) if below else ("<=", context["le"])
+        number = "integer" if isinstance(bound, int) else "decimal"
         side, code = ("below minimum", "below_min") if below else ("above maximum", "above_max")
         return ClientError(
             f"{number}_{code}_value",

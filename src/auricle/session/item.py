@@ -35,6 +35,10 @@ class SessionItem:
     """Events that wait until the items before this one are finished."""
     is_finished: bool = False
 
+    def drop_audio(self) -> None:
+        """Forget the samples. A copy of none, since a slice would keep them all alive."""
+        self.samples = self.samples[:0].copy()
+
     def on_wire(self, audio_format: AudioFormat | None = None) -> Item:
         """The item as the client sees it, with its audio in `audio_format` where that is kept and fits in one event."""
         transcript = self.transcript.text if self.is_finished and self.options else None

@@ -6,7 +6,6 @@ Rules without a source of their own are those of OpenAI's service as its API ref
 
 from __future__ import annotations
 
-import binascii
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import numpy as np
 
 from auricle.audio.formats import SAMPLE_RATE, WINDOW_SAMPLES, Samples
 from auricle.errors import ClientError, EngineError
-from auricle.protocol.config import LOGPROBS, SessionConfig
+from auricle.protocol.config import LOGPROBS, ServerVad, SessionConfig
 from auricle.protocol.events import (
     Append,
     Clear,
@@ -42,21 +41,21 @@ from auricle.protocol.events import (
     TranscriptionFailed,
     UpdateSession,
 )
+from auricle.session.conversation import Conversation
 from auricle.session.input_buffer import InputAudioBuffer, to_ms, to_samples
 from auricle.session.item import SessionItem
 from auricle.session.jobs import Decode, DetectSpeech, Hypothesis, Job, Token
-from auricle.session.speech import LEAD_MS, is_believable, speech_part
+from auricle.session.speech import is_believable, speech_part
 from auricle.session.transcript import log_probabilities, usage
 from auricle.session.turns import TurnChange, TurnDetector, TurnRule
 
 Output = ServerEvent | Job
+_Entry = ClientEvent | Samples | ErrorEvent
+"""What can stand in line: events, audio, and errors that are told in their turn."""
 
 MIN_COMMIT_MS = 100
-MAX_APPEND_BYTES = 15 * 1024 * 1024
 KEPT_SILENCE_MS = 2_000
 """How much audio without a turn stays committable by hand when turns are detected; more if the prefix needs it."""
-KEPT_ITEMS = 1_000
-"""How many items a session remembers. Older ones can't be retrieved any more."""
 MAX_DETECT_SAMPLES = 96 * WINDOW_SAMPLES
 """Most audio in one `DetectSpeech` (3 s): a client that sends a whole file at once must not hold up the others."""
 
@@ -99,11 +98,8 @@ class Session:
         self._open_item_id: str | None = None
         """The item that an open turn will become. The turn's audio begins where the buffer begins."""
         self._is_detecting = False
-        self._waiting: deque[ClientEvent | Samples] = deque()
-        self._items: dict[str, SessionItem] = {}
-        self._unfinished: deque[SessionItem] = deque()
-        self._with_audio: deque[SessionItem] = deque()
-        self.items_committed = 0
+        self._waiting: deque[_Entry] = deque()
+        self._conversation = Conversation(limits.kept_audio_s)
 
     # What the connection looks at
 
@@ -113,15 +109,20 @@ class Session:
         return to_ms(self._buffer.appended)
 
     @property
+    def items_committed(self) -> int:
+        """How many items there have been."""
+        return self._conversation.items_added
+
+    @property
     def backlog_s(self) -> float:
         """Seconds of audio that came in and wait for speech detection or for their text."""
-        undecoded = sum(item.duration_samples for item in self._unfinished)
+        undecoded = sum(item.duration_samples for item in self._conversation.unfinished)
         return (self._buffer.unheard_samples + undecoded) / SAMPLE_RATE
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing is open: no turn, no event that waits, no item without its text."""
-        return not (self._open_item_id or self._waiting or self._unfinished)
+        return not (self._open_item_id or self._waiting or self._conversation.unfinished)
 
     # What happens to it
 
@@ -132,6 +133,10 @@ class Session:
     def receive_event(self, event: ClientEvent) -> list[Output]:
         """Take in what the client said. Its faults come back as error events and change nothing."""
         return self._receive(event)
+
+    def receive_error(self, error: ClientError) -> list[Output]:
+        """Take in that the client said something that is no event; it is told in its turn."""
+        return self._receive(ErrorEvent.of(error))
 
     def receive_audio(self, samples: Samples) -> list[Output]:
         """Take in audio that doesn't come in events: float32 mono, 16 kHz."""
@@ -144,33 +149,31 @@ class Session:
         for probability in probabilities:
             self._buffer.hear(probability)
             outputs += self._advance_turn(probability)
-        while self._waiting and self._is_ready_for(self._waiting[0]):
-            outputs += self._handle(self._waiting.popleft())
-        return outputs + self._detect()
+        return outputs + self._handle_waiting()
 
     def receive_hypothesis(self, item_id: str, hypothesis: Hypothesis) -> list[Output]:
         """Take in the answer to a final `Decode`. An item that was deleted meanwhile is ignored."""
-        item = self._items.get(item_id)
+        item = self._conversation.get(item_id)
         if item is None or item.is_finished:
             return []
         tokens = hypothesis.committed if is_believable(hypothesis.committed, item.probabilities) else ()
-        return self._finish(item, self._completion(item, tokens))
+        return [*self._conversation.finish(item, _completion(item, tokens))]
 
     def receive_failure(self, job: Job, error: EngineError) -> list[Output]:
         """Take in that a job failed: its item will have no text, or its windows count as silence."""
         if isinstance(job, DetectSpeech):
             detail = ErrorDetail(type=error.type, code=error.code, message=str(error), param=None, event_id=None)
             return [ErrorEvent(error=detail), *self.receive_speech([0.0] * (job.samples.size // WINDOW_SAMPLES))]
-        item = self._items.get(job.stream_id)
+        item = self._conversation.get(job.stream_id)
         if item is None or item.is_finished:
             return []
-        return self._finish(item, [_failed(item, error)])
+        return [*self._conversation.finish(item, [_failed(item, error)])]
 
-    def expire(self) -> list[Output]:
-        """The session has reached its longest time. The connection closes after this."""
-        minutes = round(self._limits.max_session_s / 60)
+    def expire(self) -> ErrorEvent:
+        """The session has reached its longest time. The connection closes after telling this."""
+        minutes = f"{self._limits.max_session_s / 60:g}"
         error = ClientError("session_expired", f"Your session hit the maximum duration of {minutes} minutes.")
-        return [ErrorEvent.of(error)]
+        return ErrorEvent.of(error)
 
     def end_turn(self) -> list[Output]:
         """End an open turn now, as if silence had: the server is about to stop."""
@@ -179,72 +182,85 @@ class Session:
     def fail_unfinished(self, error: EngineError) -> list[Output]:
         """Give up on all items that have no text yet."""
         outputs: list[Output] = []
-        for item in list(self._unfinished):
-            if not item.is_finished:
-                outputs += self._finish(item, [_failed(item, error)])
+        for item in self._conversation.unfinished:
+            outputs += self._conversation.finish(item, [_failed(item, error)])
         return outputs
 
     # Client events
 
-    def _receive(self, entry: ClientEvent | Samples) -> list[Output]:
-        if self._waiting or not self._is_ready_for(entry):
-            self._waiting.append(entry)
-            return []
-        return self._handle(entry) + self._detect()  # a flush may have completed a window
+    def _receive(self, entry: _Entry) -> list[Output]:
+        self._waiting.append(entry)
+        return self._handle_waiting()
 
-    def _is_ready_for(self, entry: ClientEvent | Samples) -> bool:
-        return isinstance(entry, Append | np.ndarray) or self._has_heard_all
+    def _handle_waiting(self) -> list[Output]:
+        """Handle what waits, as far as speech detection has come."""
+        outputs: list[Output] = []
+        while self._waiting and self._has_heard_before(self._waiting[0]):
+            outputs += self._handle(self._waiting.popleft())
+        return outputs + self._detect()
 
-    def _handle(self, entry: ClientEvent | Samples) -> list[Output]:
-        if isinstance(entry, np.ndarray):
-            self._buffer.append(entry)
-            return self._detect()
-        return self._handle_event(entry)
+    def _has_heard_before(self, entry: _Entry) -> bool:
+        if isinstance(entry, Append | np.ndarray):
+            return True
+        if isinstance(entry, Commit) and self._has_heard_all and self._can_commit:
+            # The commit takes what the resampler holds back too, so that must be heard as well.
+            self._buffer.flush()
+        return self._has_heard_all
+
+    def _handle(self, entry: _Entry) -> list[Output]:
+        match entry:
+            case np.ndarray():
+                self._buffer.append(entry)
+                return []
+            case ErrorEvent():
+                return [entry]
+        try:
+            return self._handle_event(entry)
+        except ClientError as error:
+            return [ErrorEvent.of(error, entry.event_id)]
 
     def _handle_event(self, event: ClientEvent) -> list[Output]:
-        try:
-            match event:
-                case Append():
-                    return self._append(event)
-                case Commit():
-                    return self._commit_by_hand()
-                case Clear():
-                    return self._clear()
-                case UpdateSession():
-                    return self._update(event)
-                case RetrieveItem():
-                    item = self._item(event.item_id, "retriev", "item_retrieve_invalid_item_id")
-                    return [ItemRetrieved(item=item.on_wire(self.config.format.audio_format))]
-                case DeleteItem():
-                    return self._delete(event)
-                case _:
-                    assert_never(event)
-        except ClientError as error:
-            return [ErrorEvent.of(error, event.event_id)]
+        match event:
+            case Append():
+                return self._append(event)
+            case Commit():
+                return self._commit_by_hand()
+            case Clear():
+                return self._clear()
+            case UpdateSession():
+                return self._update(event)
+            case RetrieveItem():
+                item = self._item(event.item_id, "retriev", "item_retrieve_invalid_item_id")
+                return [ItemRetrieved(item=item.on_wire(self.config.format.audio_format))]
+            case DeleteItem():
+                return self._delete(event)
+            case _:
+                assert_never(event)
 
     def _append(self, event: Append) -> list[Output]:
-        audio_format = self.config.format.audio_format
-        data = _decoded(event.audio, audio_format.description)
-        after_s = self._buffer.duration_samples / SAMPLE_RATE + len(data) / audio_format.bytes_per_ms / 1000
-        if self._turns is None and after_s > self._limits.max_item_s:
+        added_s = len(event.audio) / self.config.format.audio_format.bytes_per_ms / 1000
+        if self._turns is None and self._buffer.duration_samples / SAMPLE_RATE + added_s > self._limits.max_item_s:
             raise ClientError(
                 "input_audio_buffer_full",
                 f"The input audio buffer holds at most {self._limits.max_item_s:g} s of audio. "
                 "Nothing of this event was added; commit or clear the buffer first.",
                 "audio",
             )
-        self._buffer.append_bytes(data)
-        return self._detect()
+        self._buffer.append_bytes(event.audio)
+        return []
+
+    @property
+    def _can_commit(self) -> bool:
+        return self._buffer.duration_samples >= to_samples(MIN_COMMIT_MS)
 
     def _commit_by_hand(self) -> list[Output]:
-        buffered_samples = self._buffer.duration_samples
-        if buffered_samples < to_samples(MIN_COMMIT_MS):
+        if not self._can_commit:
+            buffered_ms = self._buffer.duration_samples / SAMPLE_RATE * 1000
             raise ClientError(
                 "input_audio_buffer_commit_empty",
                 f"Error committing input audio buffer: buffer too small. Expected at least {MIN_COMMIT_MS}ms of audio, "
-                f"but buffer only has {buffered_samples / SAMPLE_RATE * 1000:.2f}ms of audio.",
+                f"but buffer only has {buffered_ms:.2f}ms of audio.",
             )
-        self._buffer.flush()
         return self._commit(self._buffer.appended)
 
     def _clear(self) -> list[Output]:
@@ -269,18 +285,13 @@ class Session:
 
     def _delete(self, event: DeleteItem) -> list[Output]:
         item = self._item(event.item_id, "delet", "item_delete_invalid_item_id")
-        del self._items[item.id]
-        item.samples = item.samples[:0].copy()
-        item.unsent.clear()
-        item.is_finished = True
-        return [ItemDeleted(item_id=item.id), *self._send_in_order()]
+        return [ItemDeleted(item_id=item.id), *self._conversation.delete(item)]
 
     def _item(self, item_id: str, verb: str, code: str) -> SessionItem:
-        try:
-            return self._items[item_id]
-        except KeyError:
-            message = f"Error {verb}ing item: the item with id '{item_id}' does not exist."
-            raise ClientError(code, message, "item_id") from None
+        item = self._conversation.get(item_id)
+        if item is None:
+            raise ClientError(code, f"Error {verb}ing item: the item with id '{item_id}' does not exist.")
+        return item
 
     # Speech and turns
 
@@ -295,9 +306,9 @@ class Session:
         return [DetectSpeech(self.id, self._buffer.take_unheard(MAX_DETECT_SAMPLES))]
 
     def _advance_turn(self, probability: float) -> list[Output]:
-        if self._turns is None:
-            return []
         end = self._buffer.heard
+        if self._turns is None or end <= self._buffer.start:  # or all of the window is committed or cleared
+            return []
         match self._turns.push(probability):
             case TurnChange.STARTED:
                 return self._start_turn(end - WINDOW_SAMPLES)
@@ -340,87 +351,40 @@ class Session:
             with_logprobs=LOGPROBS in (self.config.include or ()),
             probabilities=buffer.probabilities(buffer.start, end),
         )
-        lead_ms = self._turns.rule.prefix_padding_ms if self._turns else LEAD_MS
-        speech = speech_part(item.samples, buffer.start, item.probabilities, lead_ms)
-        previous_id = next(reversed(self._items), None)
+        rule = self._turns.rule if self._turns else TurnRule.of(ServerVad())
+        speech = speech_part(item.samples, buffer.start, item.probabilities, rule)
+        previous_id = self._conversation.last_id
         buffer.drop_before(end)
         self._close_turn()
-        self._remember(item)
+        self._conversation.add(item)
         outputs: list[Output] = [
             Committed(previous_item_id=previous_id, item_id=item.id),
             ItemAdded(previous_item_id=previous_id, item=item.on_wire()),
         ]
         if item.options is None:
-            return outputs + self._finish(item, [])
+            return [*outputs, *self._conversation.finish(item, [])]
         if not speech.size:
-            return outputs + self._finish(item, self._completion(item, ()))
+            return [*outputs, *self._conversation.finish(item, _completion(item, ()))]
         return [*outputs, Decode(item.id, item.options, speech, is_final=True)]
 
-    def _remember(self, item: SessionItem) -> None:
-        self._items[item.id] = item
-        self._unfinished.append(item)
-        self.items_committed += 1
-        oldest = next(iter(self._items.values()))
-        if len(self._items) > KEPT_ITEMS and oldest.is_finished:
-            del self._items[oldest.id]
 
-    def _completion(self, item: SessionItem, committed: Sequence[Token]) -> list[ServerEvent]:
-        assert item.options is not None
-        told = item.transcript.extend(committed)
-        tokens = item.transcript.tokens
-        events: list[ServerEvent] = []
-        if told:
-            delta = "".join(token.text for token in told)
-            logprobs = log_probabilities(told) if item.with_logprobs else None
-            events.append(TranscriptionDelta(item_id=item.id, delta=delta, logprobs=logprobs))
-        completed = TranscriptionCompleted(
-            item_id=item.id,
-            transcript=item.transcript.text,
-            usage=usage(item.options, item.duration_samples, tokens),
-            logprobs=log_probabilities(tokens) if item.with_logprobs else None,
-        )
-        return [*events, completed]
-
-    def _finish(self, item: SessionItem, last_events: Sequence[ServerEvent]) -> list[Output]:
-        item.unsent += last_events
-        item.is_finished = True
-        self._with_audio.append(item)
-        kept_samples = sum(item.samples.size for item in self._with_audio)
-        while kept_samples > self._limits.kept_audio_s * SAMPLE_RATE:
-            oldest = self._with_audio.popleft()
-            kept_samples -= oldest.samples.size
-            oldest.samples = oldest.samples[:0].copy()
-        return self._send_in_order()
-
-    def _send_in_order(self) -> list[Output]:
-        """What can be told now of unfinished items: nothing of an item before all of the one before it.
-
-        OpenAI promises no order between items; LiveKit relies on one, since it gathers all deltas in one text.
-        """
-        outputs: list[Output] = []
-        while self._unfinished:
-            first = self._unfinished[0]
-            outputs += first.unsent
-            first.unsent = []
-            if not first.is_finished:
-                break
-            self._unfinished.popleft()
-        return outputs
-
-
-def _decoded(audio: str, description: str) -> bytes:
-    if len(audio) // 4 * 3 > MAX_APPEND_BYTES:
-        raise ClientError(
-            "string_above_max_length", f"Invalid 'audio': at most {MAX_APPEND_BYTES // 1024**2} MiB at a time.", "audio"
-        )
-    expected = f"Invalid 'audio'. Expected base64-encoded audio bytes ({description})"
-    try:
-        data = binascii.a2b_base64(audio, strict_mode=True)
-    except ValueError:  # also the string that is not ASCII
-        raise ClientError("invalid_value", f"{expected} but got an invalid value.", "audio") from None
-    if not data:
-        raise ClientError("invalid_value", f"{expected} but got empty bytes.", "audio")
-    return data
+def _completion(item: SessionItem, tokens: Sequence[Token]) -> list[ServerEvent]:
+    """The last events of an item, with the tokens that are new and its whole text."""
+    assert item.options is not None
+    told = item.transcript.extend(tokens)
+    all_tokens = item.transcript.tokens
+    events: list[ServerEvent] = []
+    if told:
+        delta = "".join(token.text for token in told)
+        logprobs = log_probabilities(told) if item.with_logprobs else None
+        events.append(TranscriptionDelta(item_id=item.id, delta=delta, logprobs=logprobs))
+    completed = TranscriptionCompleted(
+        item_id=item.id,
+        transcript=item.transcript.text,
+        usage=usage(item.options, item.duration_samples, all_tokens),
+        logprobs=log_probabilities(all_tokens) if item.with_logprobs else None,
+    )
+    return [*events, completed]
 
 
 def _failed(item: SessionItem, error: EngineError) -> TranscriptionFailed:

@@ -10,30 +10,32 @@ from collections.abc import Sequence
 
 from auricle.audio.formats import SAMPLE_RATE, WINDOW_SAMPLES, Samples
 from auricle.session.jobs import Token
+from auricle.session.turns import TurnRule
 
-LEAD_MS = 300
-"""How much audio before the first speech goes with it."""
 TAIL_MS = 128
 """How much audio after the last speech goes with it. More silence makes the text worse, and decoding slower."""
 
 _CLEAR = 0.5
 _FAINT = 0.35
+"""Speech probabilities from which on a window surely is speech, and from which on it may be."""
 _MIN_CLEAR_WINDOWS = 4
 _SHORT_WINDOWS = 16
 """Half a second: less clear speech than this must convince the recogniser too."""
 _MIN_MEAN_LOGPROB = -0.9
 
 
-def speech_part(samples: Samples, start: int, probabilities: Sequence[float], lead_ms: int = LEAD_MS) -> Samples:
+def speech_part(samples: Samples, start: int, probabilities: Sequence[float], rule: TurnRule) -> Samples:
     """The part of an utterance that is worth decoding; empty if there is no speech in it.
 
     `samples` begin at position `start`; `probabilities` are those of the windows from the one on in which `start` lies.
+    What counts as speech, and how much goes before it, is as `rule` has it for turns.
     """
-    if sum(probability >= _CLEAR for probability in probabilities) < _MIN_CLEAR_WINDOWS:
+    clear = min(_CLEAR, rule.threshold)
+    if sum(probability >= clear for probability in probabilities) < _MIN_CLEAR_WINDOWS:
         return samples[:0]
-    audible = [index for index, probability in enumerate(probabilities) if probability >= _FAINT]
+    audible = [index for index, probability in enumerate(probabilities) if probability >= min(_FAINT, clear)]
     first_window = -(start % WINDOW_SAMPLES)  # relative to the samples
-    begin = first_window + audible[0] * WINDOW_SAMPLES - lead_ms * SAMPLE_RATE // 1000
+    begin = first_window + audible[0] * WINDOW_SAMPLES - rule.prefix_padding_ms * SAMPLE_RATE // 1000
     end = first_window + (audible[-1] + 1) * WINDOW_SAMPLES + TAIL_MS * SAMPLE_RATE // 1000
     return samples[max(begin, 0) : end]
 

@@ -1,0 +1,111 @@
+"""Which part of an utterance is decoded, and which text is believed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from fakes import OPTIONS, audio_samples, jobs_of, said, session_with, speak
+from hypothesis import given
+from hypothesis import strategies as st
+
+from auricle.audio.formats import WINDOW_SAMPLES
+from auricle.protocol.config import ServerVad
+from auricle.protocol.events import Commit, DurationUsage, TranscriptionCompleted
+from auricle.session.jobs import Token
+from auricle.session.speech import TAIL_MS, is_believable, speech_part
+from auricle.session.turns import TurnRule
+
+LEAD, TAIL = 300 * 16, TAIL_MS * 16
+
+
+def part(probabilities: list[float], start: int = 0, **vad: float) -> tuple[int, int] | None:
+    """Where the speech part of an utterance of these windows begins and ends; `start` is its own position."""
+    samples = np.arange(start, len(probabilities) * WINDOW_SAMPLES, dtype=np.float32)
+    found = speech_part(samples, start, probabilities, TurnRule.of(ServerVad(**vad)))
+    return (int(found[0]), int(found[-1]) + 1) if found.size else None
+
+
+def test_silence_around_speech_is_cut_down() -> None:
+    assert part([0.0] * 20 + [0.9] * 5 + [0.0] * 20) == (20 * WINDOW_SAMPLES - LEAD, 25 * WINDOW_SAMPLES + TAIL)
+
+
+def test_silence_in_speech_is_kept() -> None:
+    assert part([0.0] * 20 + [0.9] * 2 + [0.0] * 30 + [0.9] * 2 + [0.0] * 20) == (
+        20 * WINDOW_SAMPLES - LEAD,
+        54 * WINDOW_SAMPLES + TAIL,
+    )
+
+
+def test_faint_speech_at_the_edges_belongs_to_it() -> None:
+    assert part([0.0] * 20 + [0.4] + [0.9] * 4 + [0.4] + [0.0] * 20) == (
+        20 * WINDOW_SAMPLES - LEAD,
+        26 * WINDOW_SAMPLES + TAIL,
+    )
+
+
+def test_the_part_ends_where_the_utterance_does() -> None:
+    assert part([0.9] * 6) == (0, 6 * WINDOW_SAMPLES)
+
+
+def test_an_utterance_may_begin_within_a_window() -> None:
+    assert part([0.0] * 20 + [0.9] * 5, start=100) == (20 * WINDOW_SAMPLES - LEAD, 25 * WINDOW_SAMPLES)
+
+
+def test_the_prefix_padding_goes_before_the_speech() -> None:
+    assert part([0.0] * 20 + [0.9] * 5, prefix_padding_ms=64)[0] == 18 * WINDOW_SAMPLES
+
+
+def test_a_lower_threshold_makes_fainter_sounds_speech() -> None:
+    assert part([0.0] * 20 + [0.3] * 5) is None
+    assert part([0.0] * 20 + [0.3] * 5, threshold=0.3)[1] == 25 * WINDOW_SAMPLES
+    assert part([0.0] * 20 + [0.9] * 5, threshold=0.95)[1] == 25 * WINDOW_SAMPLES
+
+
+@pytest.mark.parametrize("probabilities", [[], [0.0] * 50, [0.49] * 50, [0.9] * 3])
+def test_what_is_no_speech_has_no_part(probabilities: list[float]) -> None:
+    assert part(probabilities) is None
+
+
+@given(st.lists(st.sampled_from([0.0, 0.4, 0.9]), max_size=40), st.integers(0, WINDOW_SAMPLES - 1))
+def test_every_window_of_clear_speech_is_in_the_part(probabilities: list[float], start: int) -> None:
+    clear = [index for index, value in enumerate(probabilities) if value >= 0.5]
+    found = part(probabilities, start)
+    assert (found is None) == (len(clear) < 4)
+    if found:
+        assert found[0] <= max(clear[0] * WINDOW_SAMPLES, start)
+        assert found[1] >= (clear[-1] + 1) * WINDOW_SAMPLES
+
+
+@pytest.mark.parametrize(
+    ("logprob", "windows", "believed"), [(-0.8, 5, True), (-1.0, 5, False), (-1.0, 15, False), (-1.0, 16, True)]
+)
+def test_a_doubtful_text_is_believed_only_of_enough_speech(logprob: float, windows: int, believed: bool) -> None:
+    assert is_believable([Token("Yes", logprob)], [0.9] * windows) is believed
+
+
+def test_doubt_is_that_of_all_tokens_together() -> None:
+    assert is_believable([Token("a", -0.1), Token("b", -1.5)], [0.9] * 5)
+    assert is_believable([], [0.9] * 5)
+
+
+def test_only_the_speech_of_an_item_is_decoded() -> None:
+    session = session_with(turn_detection=ServerVad(silence_duration_ms=960, prefix_padding_ms=320))
+    (decode,) = jobs_of(speak(session, *[0.0] * 20, *[0.9] * 5, *[0.0] * 30))
+    assert decode.samples.size == (10 + 5) * WINDOW_SAMPLES + TAIL
+    assert audio_samples(session, "item_1") == (10 + 5 + 30) * WINDOW_SAMPLES
+
+
+def test_only_the_speech_of_a_manual_item_is_decoded() -> None:
+    session = session_with(turn_detection=None)
+    speak(session, *[0.0] * 20, *[0.9] * 5, *[0.0] * 30)
+    (decode,) = jobs_of(session.receive_event(Commit()))
+    assert decode.samples.size == LEAD + 5 * WINDOW_SAMPLES + TAIL
+    assert decode.options == OPTIONS
+
+
+def test_a_text_that_is_not_believed_is_empty() -> None:
+    session = session_with()
+    speak(session, *[0.9] * 5, *[0.0] * 7)
+    assert session.receive_hypothesis("item_1", said("Thank", " you.", logprob=-2.0)) == [
+        TranscriptionCompleted(item_id="item_1", transcript="", usage=DurationUsage(seconds=1))
+    ]

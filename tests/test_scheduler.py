@@ -1,0 +1,192 @@
+"""Batches of the work of all sessions."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import numpy as np
+import pytest
+from fakes import OPTIONS, LengthEngine, LoudnessDetector
+
+from auricle.engines.base import EngineError, Hypothesis
+from auricle.scheduler import BatchScheduler, Lane
+from auricle.session.jobs import Decode, DetectSpeech
+
+Result = str | EngineError
+
+
+class Execution:
+    """Executes batches when it is told to."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self._gate = asyncio.Semaphore(0)
+        self.answer: Callable[[str], Result] = str.upper
+
+    async def __call__(self, jobs: list[str]) -> Sequence[Result]:
+        self.batches.append(jobs)
+        await self._gate.acquire()
+        return [self.answer(job) for job in jobs]
+
+    def let(self, batches: int = 1) -> None:
+        for _ in range(batches):
+            self._gate.release()
+
+
+@asynccontextmanager
+async def lane_of(execution: Execution, max_batch: int = 8) -> AsyncIterator[Lane[str, str]]:
+    lane: Lane[str, str] = Lane(execution, max_batch)
+    lane.start()
+    yield lane
+    lane.stop()
+
+
+async def settle() -> None:
+    """Let every task go on as far as it can."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_a_single_job_starts_at_once() -> None:
+    execution = Execution()
+    async with lane_of(execution) as lane:
+        job = asyncio.ensure_future(lane.run("a"))
+        await settle()
+        assert execution.batches == [["a"]]
+        execution.let()
+        assert await job == "A"
+
+
+async def test_jobs_that_come_during_a_batch_are_the_next_one() -> None:
+    execution = Execution()
+    async with lane_of(execution) as lane:
+        jobs = [asyncio.ensure_future(lane.run("a"))]
+        await settle()
+        for name in "bcd":
+            jobs.append(asyncio.ensure_future(lane.run(name)))
+            await settle()
+        execution.let(2)
+        assert await asyncio.gather(*jobs) == ["A", "B", "C", "D"]
+    assert execution.batches == [["a"], ["b", "c", "d"]]
+
+
+async def test_a_batch_is_no_larger_than_it_may_be() -> None:
+    execution = Execution()
+    execution.let(10)
+    async with lane_of(execution, max_batch=2) as lane:
+        assert await asyncio.gather(*(lane.run(name) for name in "abcde")) == list("ABCDE")
+    assert execution.batches == [["a", "b"], ["c", "d"], ["e"]]
+
+
+async def test_a_cancelled_job_is_not_executed() -> None:
+    execution = Execution()
+    async with lane_of(execution) as lane:
+        first, second, third = (asyncio.ensure_future(lane.run(name)) for name in "abc")
+        await settle()
+        fourth = asyncio.ensure_future(lane.run("d"))
+        fifth = asyncio.ensure_future(lane.run("e"))
+        await settle()
+        fourth.cancel()
+        second.cancel()
+        execution.let(2)
+        assert await asyncio.gather(first, third, fifth) == ["A", "C", "E"]
+    assert execution.batches == [["a", "b", "c"], ["e"]]
+
+
+async def test_a_failure_is_that_of_its_job_alone() -> None:
+    execution = Execution()
+    execution.answer = lambda job: EngineError("Broken.") if job == "b" else job.upper()
+    execution.let(10)
+    async with lane_of(execution) as lane:
+        results = await asyncio.gather(*(lane.run(name) for name in "abc"), return_exceptions=True)
+    assert (results[0], results[2]) == ("A", "C")
+    assert isinstance(results[1], EngineError)
+    assert execution.batches == [["a", "b", "c"]]
+
+
+async def test_a_bug_in_a_batch_does_not_end_the_lane() -> None:
+    execution = Execution()
+
+    def answer(job: str) -> str:
+        if job == "bad":
+            raise RuntimeError("a bug")
+        return job.upper()
+
+    execution.answer = answer
+    execution.let(10)
+    async with lane_of(execution) as lane:
+        results = await asyncio.gather(lane.run("bad"), lane.run("a"), return_exceptions=True)
+        assert [str(result) for result in results] == ["a bug", "a bug"]
+        assert await lane.run("b") == "B"
+
+
+async def test_too_few_results_do_not_end_the_lane() -> None:
+    calls = 0
+
+    async def execute(jobs: list[str]) -> list[str]:
+        nonlocal calls
+        calls += 1
+        return [] if calls == 1 else jobs
+
+    lane: Lane[str, str] = Lane(execute, 8)
+    lane.start()
+    first = asyncio.ensure_future(lane.run("a"))
+    await settle()
+    second = asyncio.ensure_future(lane.run("b"))
+    await settle()
+    assert first.done()
+    with pytest.raises((ValueError, RuntimeError)):
+        await first
+    assert second.done()
+    assert await second == "b"
+    lane.stop()
+
+
+async def test_stopping_cancels_what_waits() -> None:
+    execution = Execution()
+    async with lane_of(execution, max_batch=1) as lane:
+        jobs = [asyncio.ensure_future(lane.run(name)) for name in "ab"]
+        await settle()
+        lane.stop()
+        await settle()
+        assert jobs[1].cancelled()
+        jobs[0].cancel()
+
+
+class FakeWorker:
+    """Decodes in the same process. Has the face of `Worker`."""
+
+    def __init__(self) -> None:
+        self.engine = LengthEngine()
+        self.calls: list[str] = []
+
+    def start(self) -> None:
+        self.calls.append("start")
+
+    def stop(self) -> None:
+        self.calls.append("stop")
+
+    def decode(self, jobs: Sequence[Decode]) -> list[Hypothesis]:
+        return self.engine.decode(jobs)
+
+
+async def test_the_scheduler_runs_both_kinds_of_jobs() -> None:
+    detector, worker = LoudnessDetector(), FakeWorker()
+    scheduler = BatchScheduler(detector, worker, max_batch=4)  # type: ignore[arg-type]
+    await scheduler.start()
+    assert detector.is_loaded
+    samples = np.full(1_024, 0.5, np.float32)
+    decode = Decode("item_1", OPTIONS, samples, is_final=True)
+    heard, text = await asyncio.gather(scheduler.run(DetectSpeech("sess_1", samples)), scheduler.run(decode))
+    assert heard == [0.5, 0.5]
+    assert "".join(token.text for token in text.committed) == "1024 samples"
+    with pytest.raises(EngineError, match="The prompt asked for it"):
+        await scheduler.run(Decode("item_2", OPTIONS.model_copy(update={"prompt": "fail"}), samples, is_final=True))
+    assert (await scheduler.run(decode)).committed
+    scheduler.release("sess_1")
+    await scheduler.run(DetectSpeech("sess_2", samples))
+    assert detector.released == ["sess_1"]
+    await scheduler.stop()
+    assert worker.calls == ["start", "stop"]

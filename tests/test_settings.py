@@ -1,0 +1,176 @@
+"""Settings from flags, variables and a file."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+from pydantic_settings import SettingsError
+
+from auricle.settings import DEFAULT_MODEL, OPENAI_MODEL_NAMES, Settings
+
+SECRET = "s" * 32
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        if name.startswith("AURICLE_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def toml(tmp_path: Path) -> Path:
+    file = tmp_path / "auricle.toml"
+    file.write_text(f'port = 1\nmax_batch = 1\nthreads = 1\napi_keys = ["sk-file"]\nsigning_secret = "{SECRET}"\n')
+    return file
+
+
+def test_flags_win_over_variables_and_variables_over_the_file(toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AURICLE_PORT", "2")
+    monkeypatch.setenv("AURICLE_MAX_BATCH", "2")
+    settings = Settings(config=toml, port=3)
+    assert (settings.port, settings.max_batch, settings.threads) == (3, 2, 1)
+
+
+def test_the_file_can_be_named_by_a_variable(toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AURICLE_CONFIG", str(toml))
+    settings = Settings()
+    assert (settings.port, settings.all_api_keys) == (1, ("sk-file",))
+
+
+def test_the_defaults_serve_this_machine_only() -> None:
+    settings = Settings()
+    assert settings.is_loopback
+    assert settings.all_api_keys == ()
+    assert settings.base_url == "http://127.0.0.1:8000/v1"
+
+
+def test_all_of_openais_model_names_mean_the_default() -> None:
+    settings = Settings()
+    assert settings.model == DEFAULT_MODEL
+    assert settings.aliases == dict.fromkeys(OPENAI_MODEL_NAMES, "")
+    assert {"gpt-4o-transcribe", "gpt-transcribe", "gpt-live-transcribe", "whisper-1"} <= settings.aliases.keys()
+
+
+def test_keys_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AURICLE_API_KEYS", "sk-one, sk-two,,")
+    assert Settings().all_api_keys == ("sk-one", "sk-two")
+
+
+def test_keys_come_from_both_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "keys"
+    file.write_text("# ours\nsk-two\n\n  sk-three  \n")
+    monkeypatch.setenv("AURICLE_API_KEYS", "sk-one")
+    assert Settings(api_keys_file=file).all_api_keys == ("sk-one", "sk-two", "sk-three")
+
+
+def test_a_file_of_keys_that_is_missing_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="The file of API keys can't be read"):
+        Settings(api_keys_file=tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "example.org"])
+def test_an_address_that_others_reach_needs_keys(host: str) -> None:
+    with pytest.raises(ValidationError, match="no API key is set"):
+        Settings(host=host)
+    assert Settings(host=host, api_keys=("sk-one",)).host == host
+    assert Settings(host=host, no_auth=True).host == host
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
+def test_loopback_needs_no_keys(host: str) -> None:
+    assert Settings(host=host).is_loopback
+
+
+def test_certificate_and_key_go_together(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="go together"):
+        Settings(tls_cert=tmp_path / "cert.pem")
+    settings = Settings(tls_cert=tmp_path / "cert.pem", tls_key=tmp_path / "key.pem", host="::1")
+    assert settings.base_url == "https://[::1]:8000/v1"
+
+
+def test_secrets_are_not_shown() -> None:
+    settings = Settings(api_keys=("sk-one",), signing_secret=SECRET)
+    for shown in (repr(settings), str(settings), settings.model_dump_json()):
+        assert "sk-one" not in shown
+        assert SECRET not in shown
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Settings().port = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"port": 70_000},
+        {"port": "many"},
+        {"threads": 0},
+        {"max_batch": 0},
+        {"decode_timeout_s": 0},
+        {"max_item_s": 0},
+        {"max_event_bytes": 1},
+        {"log_level": "loud"},
+        {"signing_secret": "short"},
+        {"unknown": 1},
+    ],
+)
+def test_values_that_make_no_sense_are_refused(wrong: dict) -> None:
+    with pytest.raises(ValidationError) as caught:
+        Settings(**wrong)
+    assert caught.value.errors()[0]["loc"] == tuple(wrong)
+
+
+def test_an_unknown_setting_in_the_file_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "auricle.toml"
+    file.write_text("prot = 1\n")
+    with pytest.raises(ValidationError, match="prot"):
+        Settings(config=file)
+
+
+def test_aliases_can_be_given_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AURICLE_ALIASES", '{"mine": "moonshine/tiny-en"}')
+    assert Settings().aliases == {"mine": "moonshine/tiny-en"}
+    monkeypatch.setenv("AURICLE_ALIASES", "mine")
+    with pytest.raises(SettingsError):
+        Settings()
+
+
+@pytest.mark.parametrize(
+    ("variables", "file", "words"),
+    [
+        ({"AURICLE_PORT": "many"}, "", "port"),
+        ({"AURICLE_HOST": "0.0.0.0"}, "", "no API key is set"),
+        ({"AURICLE_MODEL": "nobody"}, "", "nobody"),
+        ({"AURICLE_ALIASES": "mine"}, "", "aliases"),
+        ({"AURICLE_SIGNING_SECRET": "tooshort"}, "", "signing_secret"),
+        ({}, "prot = 1\n", "prot"),
+        ({}, "port = \n", ""),
+        ({"AURICLE_CONFIG": "nowhere.toml"}, "", "nowhere.toml"),
+    ],
+)
+def test_a_wrong_setting_is_one_clear_line(variables: dict, file: str, words: str, tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AURICLE_")}
+    if file:
+        (tmp_path / "auricle.toml").write_text(file)
+        environment["AURICLE_CONFIG"] = str(tmp_path / "auricle.toml")
+    ended = subprocess.run(
+        [sys.executable, "-m", "auricle", "models"],
+        env=environment | variables | {"COLUMNS": "400"},
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=60,
+    )
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    assert len(ended.stderr.strip().splitlines()) == 1
+    assert ended.stderr.startswith("Error:")
+    assert words in ended.stderr
+    assert "tooshort" not in ended.stderr  # a secret
