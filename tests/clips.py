@@ -1,4 +1,4 @@
-"""Real speech for tests: the clip in the model's wheel, and the recordings beside the repository where there are any."""
+"""Real speech for tests: the clip in the model's wheel, and the recordings beside the repository if there are any."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ ALAW = AudioFormat("audio/pcma", 8_000)
 def two_cities() -> Samples:
     """44 s, the opening of *A Tale of Two Cities*; float32 mono, 16 kHz."""
     spec = importlib.util.find_spec("moonshine_voice")
-    assert spec is not None and spec.submodule_search_locations is not None
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
     return read_audio(Path(spec.submodule_search_locations[0]) / "assets" / "two_cities.wav")
 
 

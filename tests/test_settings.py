@@ -26,7 +26,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def toml(tmp_path: Path) -> Path:
     file = tmp_path / "auricle.toml"
-    file.write_text(f'port = 1\nmax_batch = 1\nthreads = 1\napi_keys = ["sk-file"]\nsigning_secret = "{SECRET}"\n')
+    file.write_text(f'port = 1\nmax_batch = 4\nthreads = 1\napi_keys = ["sk-file"]\nsigning_secret = "{SECRET}"\n')
     return file
 
 
@@ -88,9 +88,14 @@ def test_loopback_needs_no_keys(host: str) -> None:
 
 
 def test_certificate_and_key_go_together(tmp_path: Path) -> None:
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    with pytest.raises(ValidationError, match="does not point to a file"):
+        Settings(tls_cert=certificate, tls_key=key)
+    certificate.touch()
+    key.touch()
     with pytest.raises(ValidationError, match="go together"):
-        Settings(tls_cert=tmp_path / "cert.pem")
-    settings = Settings(tls_cert=tmp_path / "cert.pem", tls_key=tmp_path / "key.pem", host="::1")
+        Settings(tls_cert=certificate)
+    settings = Settings(tls_cert=certificate, tls_key=key, host="::1")
     assert settings.base_url == "https://[::1]:8000/v1"
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from auricle.errors import ClientError, EngineError
 from auricle.protocol.dialect import Dialect
+from auricle.protocol.events import ErrorEvent
 from auricle.scheduler import BatchScheduler
 from auricle.session.jobs import Decode, DetectSpeech, Job
 from auricle.session.session import Output, Session
@@ -98,6 +99,7 @@ class Connection:
         self._jobs: set[asyncio.Task[None]] = set()
         self._end: asyncio.Future[_End] = asyncio.get_running_loop().create_future()
         self._progress = asyncio.Event()
+        self._last_error: str | None = None
         self._has_ended = asyncio.Event()
 
     async def run(self) -> None:
@@ -161,6 +163,8 @@ class Connection:
     def _perform(self, outputs: Sequence[Output]) -> None:
         """Carry out what the session returned, in order."""
         for output in outputs:
+            if isinstance(output, ErrorEvent):
+                self._last_error = output.error.code
             if isinstance(output, DetectSpeech | Decode):
                 task = asyncio.get_running_loop().create_task(self._run_job(output))
                 self._jobs.add(task)
@@ -220,6 +224,7 @@ class Connection:
                 "model": config.transcription.model if config.transcription else None,
                 "audio_s": round(self._session.audio_ms / 1000, 2),
                 "items": self._session.items_committed,
+                "last_error": self._last_error,
                 "code": end.code,
                 "reason": end.reason,
             },

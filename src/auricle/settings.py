@@ -63,7 +63,7 @@ class Settings(BaseSettings):
         description="Further names of models; an empty value means the default model",
     )
     threads: int = Field(max((os.cpu_count() or 1) - 1, 1), ge=1, description="Threads that a decoding step may use")
-    max_batch: int = Field(8, ge=1, description="Most utterances that are decoded together")
+    max_batch: int = Field(1, ge=1, description="Most utterances decoded together. The embedded model gains from none")
     decode_timeout_s: float = Field(120, gt=0, description="After this long in one batch the worker counts as hung")
 
     max_sessions: int = Field(1000, ge=1, description="Most sessions at a time")

@@ -98,7 +98,7 @@ def test_items_know_the_one_before() -> None:
 
 def test_speechless_audio_is_not_decoded() -> None:
     session = manual()
-    speak(session, *[0.0] * 8, 0.9, 0.9)
+    speak(session, *[0.0] * 9, 0.9)
     assert session.receive_event(Commit())[2:] == [
         TranscriptionCompleted(item_id="item_1", transcript="", usage={"type": "duration", "seconds": 1})
     ]

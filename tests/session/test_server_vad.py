@@ -125,8 +125,8 @@ def test_turns_follow_each_other_on_one_clock() -> None:
     assert [e.previous_item_id for e in outputs if isinstance(e, Committed)] == [None, "item_1", "item_2"]
 
 
-def test_a_turn_of_three_windows_has_no_text() -> None:
-    outputs = speak(session_with(), 0.9, 0.9, 0.9, *SILENCE)
+def test_a_turn_of_a_single_window_has_no_text() -> None:
+    outputs = speak(session_with(), 0.9, *SILENCE)
     assert outputs[-1] == TranscriptionCompleted(
         item_id="item_1", transcript="", usage={"type": "duration", "seconds": 1}
     )

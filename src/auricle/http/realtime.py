@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Annotated, Any, Literal
@@ -47,6 +48,7 @@ class _StrictRoute(APIRoute):
         return answer_strictly
 
 
+logger = logging.getLogger(__name__)
 router = APIRouter(route_class=_StrictRoute)
 
 _SUBPROTOCOL = "realtime"
@@ -203,6 +205,7 @@ def _initial_config(
 
 
 async def _refuse(transport: WebSocketTransport, error: AuricleError) -> None:
+    """Tell the client why it gets no session, and close. Also told to the log: such a client often only tries again."""
     if isinstance(error, ClientError):
         detail = ErrorEvent.of(error).error
         code = 3000 if error.status == 401 else 4000
@@ -210,5 +213,6 @@ async def _refuse(transport: WebSocketTransport, error: AuricleError) -> None:
         assert isinstance(error, Unavailable)
         detail = ErrorDetail(type=error.type, code=error.code, message=str(error), param=None, event_id=None)
         code = 1013
+    logger.info("session refused", extra={"error": detail.code, "code": code})
     await transport.send(json.dumps({"type": "error", "event_id": new_id("event"), "error": detail.model_dump()}))
     await transport.close(code, detail.type + (f".{detail.code}" if detail.code else ""))

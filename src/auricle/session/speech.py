@@ -18,10 +18,10 @@ TAIL_MS = 128
 _CLEAR = 0.5
 _FAINT = 0.35
 """Speech probabilities from which on a window surely is speech, and from which on it may be."""
-_MIN_CLEAR_WINDOWS = 4
-_SHORT_WINDOWS = 16
-"""Half a second: less clear speech than this must convince the recogniser too."""
-_MIN_MEAN_LOGPROB = -0.9
+_MIN_CLEAR_WINDOWS = 2
+
+_DOUBT = ((4, -0.3), (16, -0.9))
+"""With fewer clear windows than the first figure, the mean log-probability of the tokens must reach the second."""
 
 
 def speech_part(samples: Samples, start: int, probabilities: Sequence[float], rule: TurnRule) -> Samples:
@@ -42,7 +42,8 @@ def speech_part(samples: Samples, start: int, probabilities: Sequence[float], ru
 
 def is_believable(tokens: Sequence[Token], probabilities: Sequence[float]) -> bool:
     """Whether tokens that a model found in an utterance were said: not if there was little speech and much doubt."""
-    clear_windows = sum(probability >= _CLEAR for probability in probabilities)
-    if clear_windows >= _SHORT_WINDOWS or not tokens:
+    if not tokens:
         return True
-    return sum(token.logprob for token in tokens) / len(tokens) >= _MIN_MEAN_LOGPROB
+    clear_windows = sum(probability >= _CLEAR for probability in probabilities)
+    mean_logprob = sum(token.logprob for token in tokens) / len(tokens)
+    return all(clear_windows >= windows or mean_logprob >= logprob for windows, logprob in _DOUBT)

@@ -18,7 +18,7 @@ class WebSocketTransport:
     async def receive(self) -> str | bytes:
         message = await self._websocket.receive()
         if message["type"] == "websocket.disconnect":
-            raise TransportClosed(message.get("code", 1005), message.get("reason") or "")
+            raise TransportClosed(int(message.get("code", 1005)), message.get("reason") or "")
         text: str | None = message.get("text")
         data: bytes = message.get("bytes") or b""
         return data if text is None else text
