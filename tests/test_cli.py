@@ -90,12 +90,21 @@ def test_version_is_the_packages():
     assert text_of(auricle("--version")) == f"auricle {__version__}\n"
 
 
-@pytest.mark.parametrize("arguments", [["nonsense"], ["serve", "--port", "x"]])
-def test_wrong_usage_is_told_without_a_traceback(arguments: list[str]):
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [(["nonsense"], "nonsense"), (["serve", "--port", "x"], "--port"), (["transcribe"], "files")],
+)
+def test_wrong_usage_is_one_line(arguments: list[str], told: str):
     result = auricle(*arguments)
     assert result.returncode == 2
-    assert "Error" in result.stderr
-    assert "Traceback" not in result.stderr
+    assert re.fullmatch(r"Error: .+\n", result.stderr)
+    assert told in result.stderr
+
+
+def test_no_command_shows_the_help():
+    result = auricle()
+    assert result.returncode == 0
+    assert "transcribe" in result.stdout
 
 
 # serve

@@ -8,14 +8,16 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from typer.exceptions import TyperException
 
 from auricle import __version__
 from auricle.audio.files import audio_duration_s, iter_audio
@@ -30,7 +32,6 @@ Transcribe = Callable[[Path], Iterable[str]]
 
 app = typer.Typer(
     help="Realtime speech-to-text for clients of OpenAI's Realtime transcription API.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -52,10 +53,20 @@ The README has a whole program, {docs_url} the REST API. Ctrl-C stops the server
 def main() -> None:
     """Run the command line. Expected errors are one line, and the exit code says that there was one."""
     try:
-        app()
+        # Else Typer would put its own errors into a box of many lines.
+        status = app(standalone_mode=False)
+    except TyperException as error:
+        _fail(error, status=2)
     except (AuricleError, ValueError, SettingsError, OSError) as error:
-        err.print(f"[red]Error:[/red] {_one_line(error)}", highlight=False, soft_wrap=True)
-        sys.exit(1)
+        _fail(error, status=1)
+    except typer.Abort:
+        sys.exit(130)
+    sys.exit(status)
+
+
+def _fail(error: Exception, status: int) -> NoReturn:
+    err.print(f"[red]Error:[/red] {escape(_one_line(error))}", highlight=False, soft_wrap=True)
+    sys.exit(status)
 
 
 def _one_line(error: Exception) -> str:
@@ -64,14 +75,21 @@ def _one_line(error: Exception) -> str:
         name = ".".join(str(part) for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
         return f"{name}: {message}" if name else message
-    return " ".join(str(error).split())
+    # Typer's usage errors name the option only in what this method gives.
+    message = error.format_message() if hasattr(error, "format_message") else str(error)
+    return " ".join(message.split())
 
 
 @app.callback(invoke_without_command=True)
-def _version(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
+def _without_command(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> None:
     if version:
         out.print(f"auricle {__version__}", highlight=False)
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        out.print(context.get_help(), highlight=False)
 
 
 @app.command()
