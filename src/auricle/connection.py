@@ -19,6 +19,9 @@ from auricle.transports.base import Transport, TransportClosed
 logger = logging.getLogger(__name__)
 session_logger = logging.getLogger("auricle.sessions")
 
+GOODBYE_S = 1.0
+"""How long a client has to read what it was sent, and the close, before the connection is cut."""
+
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
@@ -97,6 +100,7 @@ class Connection:
         self._new_id = new_id
         self._outbox = _Outbox(limits.max_outbox_bytes)
         self._jobs: set[asyncio.Task[None]] = set()
+        self._receiver: asyncio.Task[None] | None = None
         self._end: asyncio.Future[_End] = asyncio.get_running_loop().create_future()
         self._progress = asyncio.Event()
         self._last_error: str | None = None
@@ -107,15 +111,16 @@ class Connection:
         loop = asyncio.get_running_loop()
         timer = loop.call_later(self._limits.max_session_s, self._expire)
         sender = loop.create_task(self._send_loop())
-        receiver = loop.create_task(self._receive_loop())
-        receiver.add_done_callback(self._check)
+        self._receiver = loop.create_task(self._receive_loop())
+        for task in (sender, self._receiver):
+            task.add_done_callback(self._check)
         end = _End(1011, "The server stopped serving this connection.")
         try:
             self._perform(self._session.start())
             end = await self._end
         finally:
             timer.cancel()
-            for task in (receiver, *self._jobs):
+            for task in (self._receiver, *self._jobs):
                 task.cancel()
             self._scheduler.release(self._session.id)
             await self._say_goodbye(sender, end)
@@ -124,6 +129,8 @@ class Connection:
 
     async def drain(self, timeout_s: float) -> None:
         """Finish what is open, fail what can't be finished in time, and close: the server stops."""
+        if self._receiver is not None:
+            self._receiver.cancel()  # else a voice that goes on would open the next turn
         self._perform(self._session.end_turn())
         try:
             async with asyncio.timeout(timeout_s):
@@ -208,11 +215,12 @@ class Connection:
 
     async def _say_goodbye(self, sender: asyncio.Task[None], end: _End) -> None:
         self._outbox.close()
-        _, unsent = await asyncio.wait([sender], timeout=GOODBYE_S)
-        if unsent:  # The client reads nothing, so it will not read a goodbye either.
+        try:
+            async with asyncio.timeout(GOODBYE_S):
+                await asyncio.wait([sender])
+                await self._transport.close(end.code, end.reason)
+        except TimeoutError:
             sender.cancel()
-            return
-        await self._transport.close(end.code, end.reason)
 
     def _log(self, end: _End) -> None:
         config = self._session.config
@@ -229,7 +237,3 @@ class Connection:
                 "reason": end.reason,
             },
         )
-
-
-GOODBYE_S = 1.0
-"""How long a client has to read what it was sent before the connection closes."""
