@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -87,9 +87,13 @@ def say_append(transport: FakeTransport, windows: int) -> None:
     transport.say(type="input_audio_buffer.append", audio=base64.b64encode(append(windows).audio).decode())
 
 
-async def settle() -> None:
-    for _ in range(50):
-        await asyncio.sleep(0)
+async def settle(until: Callable[[], object] | None = None, step_s: float = 0) -> None:
+    """Let everything run that can; with `until` for as long as it takes."""
+    for _ in range(100_000 if until else 50):
+        if until and until():
+            return
+        await asyncio.sleep(step_s)
+    assert until is None
 
 
 async def test_a_client_far_ahead_of_its_text_is_not_read_until_the_text_is_there() -> None:
@@ -108,6 +112,7 @@ async def test_a_client_far_ahead_of_its_text_is_not_read_until_the_text_is_ther
 
 async def test_a_client_that_does_not_read_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("auricle.connection.GOODBYE_S", 0.01)
+    monkeypatch.setattr("auricle.connection.SLOW_READER_S", 0.01)
     transport, scheduler = FakeTransport(reads=False), FakeScheduler()
     async with connected(transport, scheduler, session_with()) as task:
         for _ in range(500):
@@ -115,6 +120,31 @@ async def test_a_client_that_does_not_read_is_let_go(monkeypatch: pytest.MonkeyP
         await asyncio.wait_for(task, 5)
     assert scheduler.released == ["sess_1"]
     assert transport.closed is None  # it could not read a goodbye
+
+
+async def test_a_client_that_reads_may_ask_for_more_than_the_outbox_holds() -> None:
+    transport, scheduler = FakeTransport(), FakeScheduler()
+    async with connected(transport, scheduler, session_with()):
+        for _ in range(1_000):
+            transport.say(type="input_audio_buffer.clear")
+        transport.say(type="conversation.item.retrieve", item_id="none", event_id="last")
+        await settle(lambda: transport.sent[-1:] and transport.sent[-1]["type"] == "error")
+    assert len(transport.sent) == 1_002
+    assert transport.closed == (1000, "The client closed the connection.")
+
+
+async def test_a_client_is_read_again_after_a_while_even_if_its_text_does_not_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("auricle.connection.PAUSE_S", 0.05)
+    transport, scheduler = FakeTransport(), FakeScheduler()
+    async with connected(transport, scheduler, session_with(turn_detection=None)):
+        say_append(transport, 40)
+        transport.say(type="input_audio_buffer.commit")
+        say_append(transport, 1)
+        await settle()
+        assert transport.incoming.qsize() == 1
+        await settle(lambda: not transport.incoming.qsize(), step_s=0.01)
 
 
 async def test_a_bug_ends_its_connection_and_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -150,7 +150,7 @@ def test_aliases_can_be_given_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("variables", "file", "words"),
     [
-        ({"AURICLE_PORT": "many"}, "", "port"),
+        ({"AURICLE_MAX_ITEM_S": "many"}, "", "max_item_s"),
         ({"AURICLE_HOST": "0.0.0.0"}, "", "no API key is set"),
         ({"AURICLE_MODEL": "nobody"}, "", "nobody"),
         ({"AURICLE_ALIASES": "mine"}, "", "aliases"),
@@ -166,7 +166,7 @@ def test_a_wrong_setting_is_one_clear_line(variables: dict, file: str, words: st
         (tmp_path / "auricle.toml").write_text(file)
         environment["AURICLE_CONFIG"] = str(tmp_path / "auricle.toml")
     ended = subprocess.run(
-        [sys.executable, "-m", "auricle", "models"],
+        [sys.executable, "-m", "auricle", "serve", "--port", "0"],
         env=environment | variables | {"COLUMNS": "400"},
         capture_output=True,
         text=True,

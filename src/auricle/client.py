@@ -66,18 +66,32 @@ class RealtimeClient:
             raise RemoteError(f"The server closed the connection: {error}") from None
 
     async def update(self, audio_input: dict[str, Any]) -> None:
-        """Set `session.audio.input`."""
+        """Set fields of `session.audio.input`; the answer is `session.updated` or an `error`."""
         await self.send(
             {"type": "session.update", "session": {"type": "transcription", "audio": {"input": audio_input}}}
         )
 
     async def append(self, samples: Samples, audio_format: AudioFormat) -> None:
         """Send audio: float32 mono at the rate of `audio_format`."""
-        audio = base64.b64encode(encode(samples, audio_format)).decode()
-        await self.send({"type": "input_audio_buffer.append", "audio": audio})
+        await self.append_bytes(encode(samples, audio_format))
+
+    async def append_bytes(self, data: bytes) -> None:
+        """Send audio that is in the session's format already."""
+        await self.send({"type": "input_audio_buffer.append", "audio": base64.b64encode(data).decode()})
+
+    async def commit(self, event_id: str | None = None) -> None:
+        """Make an item of the buffered audio. An `error` that this causes carries `event_id`."""
+        await self.send({"type": "input_audio_buffer.commit"} | ({"event_id": event_id} if event_id else {}))
+
+    async def clear(self) -> None:
+        """Drop the buffered audio; answered with `cleared`, after all that the audio before it has caused."""
+        await self.send({"type": "input_audio_buffer.clear"})
 
     async def transcribe(self, blocks: Iterable[Samples], audio_format: AudioFormat) -> AsyncIterator[str]:
-        """Stream audio as fast as the server takes it. Yields each item's transcript. Raises RemoteError."""
+        """Stream audio as fast as the server takes it. Yields each item's transcript.
+
+        Raises RemoteError, and whatever `blocks` raises: then the session is closed.
+        """
         sending = asyncio.create_task(self._send_all(blocks, audio_format))
         open_items: set[str] = set()
         is_all_committed = False
@@ -97,12 +111,20 @@ class RealtimeClient:
                         raise RemoteError(event["error"]["message"])
                 if is_all_committed and not open_items:
                     return
+        except RemoteError:
+            if sending.done() and (cause := sending.exception()):
+                raise cause from None
+            raise
         finally:
             sending.cancel()
 
     async def _send_all(self, blocks: Iterable[Samples], audio_format: AudioFormat) -> None:
-        for block in blocks:
-            await self.append(block, audio_format)
+        try:
+            for block in blocks:
+                await self.append(block, audio_format)
+        except AuricleError:  # the recording is broken: nothing more will come, so `events` must end
+            await self._socket.close()
+            raise
         # Nothing may be left to commit, if the last turn ended by itself; `cleared` then marks the end all the same.
-        await self.send({"type": "input_audio_buffer.commit", "event_id": _LAST_COMMIT})
-        await self.send({"type": "input_audio_buffer.clear"})
+        await self.commit(_LAST_COMMIT)
+        await self.clear()

@@ -19,6 +19,10 @@ from auricle.transports.base import Transport, TransportClosed
 logger = logging.getLogger(__name__)
 session_logger = logging.getLogger("auricle.sessions")
 
+SLOW_READER_S = 5.0
+"""How long a client may leave half of the outbox unread while it goes on asking for more."""
+PAUSE_S = 10.0
+"""Longest time for which nothing is read from a client: its pings and pongs stand in the same line as its audio."""
 GOODBYE_S = 1.0
 """How long a client has to read what it was sent, and the close, before the connection is cut."""
 
@@ -42,6 +46,9 @@ class _End:
     reason: str
 
 
+_SLOW_READER = _End(1008, "Too many events wait to be read by the client.")
+
+
 class _Outbox:
     """Messages on their way to the client, in order. Bounded, so that a slow reader costs nobody else anything."""
 
@@ -49,16 +56,25 @@ class _Outbox:
         self._messages: deque[str] = deque()
         self._bytes = 0
         self._max_bytes = max_bytes
+        self._has_room = asyncio.Event()
+        self._has_room.set()
         self._is_closed = False
         self._changed = asyncio.Event()
 
     def put(self, message: str) -> None:
         """Add a message. Raises OverflowError: the client has not read for too long."""
         self._messages.append(message)
-        self._bytes += len(message)
+        self._bytes += len(message.encode())
         if self._bytes > self._max_bytes:
             raise OverflowError
         self._changed.set()
+        if self._bytes > self._max_bytes / 2:
+            self._has_room.clear()
+
+    async def wait_for_room(self) -> None:
+        """Return once less than half of the space is taken. Raises TimeoutError: the client doesn't read."""
+        async with asyncio.timeout(SLOW_READER_S):
+            await self._has_room.wait()
 
     def close(self) -> None:
         """Nothing more will be put; `take` gives what is left."""
@@ -73,7 +89,9 @@ class _Outbox:
             self._changed.clear()
             await self._changed.wait()
         message = self._messages.popleft()
-        self._bytes -= len(message)
+        self._bytes -= len(message.encode())
+        if self._bytes <= self._max_bytes / 2:
+            self._has_room.set()
         return message
 
 
@@ -99,6 +117,7 @@ class Connection:
         self._limits = limits
         self._new_id = new_id
         self._outbox = _Outbox(limits.max_outbox_bytes)
+        self._max_backlog_s = limits.max_backlog_s
         self._jobs: set[asyncio.Task[None]] = set()
         self._receiver: asyncio.Task[None] | None = None
         self._end: asyncio.Future[_End] = asyncio.get_running_loop().create_future()
@@ -131,10 +150,12 @@ class Connection:
         """Finish what is open, fail what can't be finished in time, and close: the server stops."""
         if self._receiver is not None:
             self._receiver.cancel()  # else a voice that goes on would open the next turn
-        self._perform(self._session.end_turn())
         try:
             async with asyncio.timeout(timeout_s):
-                while not (self._session.is_idle or self._end.done()):
+                while True:
+                    self._perform(self._session.end_turn())
+                    if self._session.is_idle or self._end.done():
+                        break
                     self._progress.clear()
                     await self._progress.wait()
         except TimeoutError:
@@ -145,20 +166,42 @@ class Connection:
 
     async def _receive_loop(self) -> None:
         while True:
-            while self._session.backlog_s > self._limits.max_backlog_s:
-                self._progress.clear()
-                await self._progress.wait()
+            await self._wait_for_text()
             try:
-                message = await self._transport.receive()
+                await self._outbox.wait_for_room()
+            except TimeoutError:
+                self._stop(_SLOW_READER)
+                return
+            try:
+                self._receive(await self._transport.receive())
             except TransportClosed as closed:
                 self._stop(_End(closed.code, closed.reason or "The client closed the connection."))
                 return
-            try:
-                event = self._dialect.parse(message)
-            except ClientError as error:
-                self._perform(self._session.receive_error(error))
-            else:
-                self._perform(self._session.receive_event(event))
+            # A client that sends much at once leaves no other chance to send it anything.
+            await asyncio.sleep(0)
+
+    async def _wait_for_text(self) -> None:
+        """Read nothing while too much audio waits for its text.
+
+        Pings and pongs stand in the same line as the audio, so after a while more is read all the same.
+        """
+        try:
+            async with asyncio.timeout(PAUSE_S):
+                while self._session.backlog_s > self._max_backlog_s:
+                    self._progress.clear()
+                    await self._progress.wait()
+        except TimeoutError:
+            self._max_backlog_s += 2 * self._limits.max_backlog_s
+        if self._session.backlog_s < self._limits.max_backlog_s:
+            self._max_backlog_s = self._limits.max_backlog_s
+
+    def _receive(self, message: str | bytes) -> None:
+        try:
+            event = self._dialect.parse(message)
+        except ClientError as error:
+            self._perform(self._session.receive_error(error))
+        else:
+            self._perform(self._session.receive_event(event))
 
     async def _send_loop(self) -> None:
         try:
@@ -181,7 +224,7 @@ class Connection:
                 for message in self._dialect.serialize(output, self._new_id):
                     self._outbox.put(message)
             except OverflowError:
-                self._stop(_End(1008, "Too many events wait to be read by the client."))
+                self._stop(_SLOW_READER)
         self._progress.set()
 
     async def _run_job(self, job: Job) -> None:

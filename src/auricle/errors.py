@@ -11,6 +11,11 @@ Anything else is a bug: logged once with its traceback, close code 1011.
 from __future__ import annotations
 
 
+def _shortened(text: str, max_length: int) -> str:
+    """A client's own words come back in errors, and need not all come back."""
+    return text if len(text) <= max_length else text[: max_length - 1] + "…"
+
+
 class AuricleError(Exception):
     """Base of all errors that are expected."""
 
@@ -31,8 +36,8 @@ class ClientError(AuricleError):
     ) -> None:
         super().__init__(message)
         self.code = code
-        self.message = message
-        self.param = param
+        self.message = _shortened(message, 2_000)
+        self.param = None if param is None else _shortened(param, 500)
         self.event_id = event_id
         """The id that the client gave to the faulty event, if any."""
         self.status = status
@@ -43,7 +48,7 @@ class EngineError(AuricleError):
     """A model failed on a job. The message may be shown to the client."""
 
     type = "server_error"
-    code = "transcription_error"
+    code: str | None = "transcription_error"
 
 
 class Unavailable(AuricleError):

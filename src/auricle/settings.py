@@ -116,7 +116,7 @@ class Settings(BaseSettings):
                 lines = self.api_keys_file.read_text().splitlines()
             except OSError as error:
                 raise ValueError(f"The file of API keys can't be read: {error}") from None
-            keys += [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+            keys += [key for line in lines if (key := line.strip()) and not key.startswith("#")]
         return tuple(keys)
 
     @property

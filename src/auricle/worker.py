@@ -9,6 +9,7 @@ import logging
 import multiprocessing
 import signal
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection as Pipe
 from typing import Any
@@ -129,20 +130,19 @@ class Worker:
 
 def _serve(pipe: Pipe, spec: WorkerSpec) -> None:
     """The worker process: load, say so, then answer batches until the other end goes away."""
-    # Ctrl-C reaches the whole process group; the server decides when its worker ends.
+    # Signals often reach the whole process group; the server decides when its worker ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         engines = {model.name: ENGINES[model.name].load(spec.threads) for model in spec.models.models}
     except EngineError as error:
         pipe.send(str(error))
         return
-    pipe.send(None)
-    while True:
-        try:
-            jobs = pipe.recv()
-        except EOFError:
-            return
-        pipe.send(_decode_batch(engines, spec.models, jobs))
+    # The server may be gone at any time, and then there is nobody to work for.
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        pipe.send(None)
+        while True:
+            pipe.send(_decode_batch(engines, spec.models, pipe.recv()))
 
 
 def _decode_batch(engines: dict[str, Engine], models: ModelDirectory, jobs: Sequence[Decode]) -> list[Result]:

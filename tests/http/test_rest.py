@@ -380,6 +380,19 @@ def test_every_route_but_health_and_the_documentation_asks_for_a_key(server_with
 # Models, health
 
 
+def test_a_request_without_a_key_is_refused_before_its_body_is_read(server_with):
+    server = server_with(AURICLE_API_KEYS="sk-test")
+    for body in (b"{", b"x" * 5_000_000):
+        response = httpx.post(f"{server.base_url}/realtime/client_secrets", content=body)
+        assert error_of(response, status=401)["message"].startswith("Missing bearer")
+
+
+@pytest.mark.parametrize("path", ["/realtime/client_secrets", "/realtime/transcription_sessions"])
+def test_a_body_over_1_mib_is_refused(api: httpx.Client, path: str):
+    body = b'{"session": "' + b"x" * 1024 * 1024 + b'"}'
+    assert error_of(api.post(path, content=body), status=413)["type"] == "invalid_request_error"
+
+
 def test_models_lists_the_models_and_openais_names(api: httpx.Client):
     answer = api.get("/models").json()
     assert answer["object"] == "list"

@@ -72,6 +72,7 @@ def test_a_signal_to_the_whole_process_group_still_finishes_an_open_item(server_
         assert wire.goodbye()[0] == 1001
     assert word_error_rate(BEST_OF_TIMES, wire.text) < 0.2
     assert_ended(server, processes)
+    assert not any("started again" in line for line in server.output)
 
 
 def test_an_open_turn_is_ended_and_completed(server_with):

@@ -15,6 +15,8 @@ from auricle.protocol.beta import BetaDialect
 from auricle.protocol.config import (
     G711,
     LOGPROBS,
+    MAX_KEYWORDS,
+    MAX_PROMPT_LENGTH,
     NoiseReduction,
     Pcm,
     SemanticVad,
@@ -426,3 +428,47 @@ def test_an_error_has_all_its_fields(dialect: Dialect) -> None:
             "event_id": "my-1",
         },
     }
+
+
+@both
+def test_the_largest_session_fits_in_what_clients_take(dialect: Dialect) -> None:
+    """A control character takes six in JSON, more than any other."""
+    name = "\x01" * 256
+    config = SessionConfig(
+        transcription=Transcription(
+            model=name,
+            language=name,
+            prompt="\x01" * MAX_PROMPT_LENGTH,
+            keywords=[name] * MAX_KEYWORDS,
+            languages=[name] * 100,
+        )
+    )
+    (message,) = dialect.serialize(SessionUpdated(session_id="sess", expires_at=0, config=config), lambda kind: kind)
+    assert len(message.encode()) < 2**20
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"type": "x" * 5_000_000},
+        {"type": "conversation.item.retrieve", "item_id": "x" * 5_000_000},
+        {"type": "input_audio_buffer.clear", "event_id": "x" * 5_000_000},
+    ],
+    ids=["type", "item_id", "event_id"],
+)
+def test_what_is_too_long_does_not_come_back_whole(event: dict) -> None:
+    with pytest.raises(ClientError) as caught:
+        GA.parse(json.dumps(event))
+    (message,) = GA.serialize(ErrorEvent.of(caught.value), lambda kind: kind)
+    assert len(message) < 3_000
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("silence_duration_ms", 10**400), ("prefix_padding_ms", 10**9), ("prefix_padding_ms", -1)]
+)
+def test_lengths_of_time_have_bounds(field: str, value: int) -> None:
+    patch = {"type": "transcription", "audio": {"input": {"turn_detection": {"type": "server_vad", field: value}}}}
+    with pytest.raises(ClientError) as caught:
+        GA.update(SessionConfig(), patch)
+    assert caught.value.code == ("integer_below_min_value" if value < 0 else "integer_above_max_value")
+    assert caught.value.param == f"session.audio.input.turn_detection.{field}"

@@ -86,7 +86,7 @@ def test_turn_detection_off_in_speech_keeps_the_item_for_the_commit() -> None:
     speak(session, *[0.0] * 20, *[0.9] * 5)
     assert len(session.receive_event(update(turn_detection=None))) == 1
     assert speak(session, *[0.0] * 30) == []
-    assert not session.is_idle
+    assert session.is_idle  # nothing will end the item but the client
     outputs = session.receive_event(Commit())
     assert events_of(outputs) == [
         Committed(previous_item_id=None, item_id="item_1"),

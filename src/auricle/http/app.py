@@ -13,7 +13,7 @@ from auricle import __version__
 from auricle.connection import ConnectionLimits
 from auricle.engines.registry import model_directory
 from auricle.engines.silero import SileroDetector
-from auricle.errors import AuricleError, ClientError, Unavailable
+from auricle.errors import AuricleError, ClientError, EngineError, Unavailable
 from auricle.http import realtime, service
 from auricle.http.auth import Authenticator
 from auricle.http.state import ServerState
@@ -71,6 +71,7 @@ def create_app(settings: Settings) -> FastAPI:
         version=__version__,
         description=DESCRIPTION,
         redoc_url=None,
+        strict_content_type=False,  # `curl -d` says that JSON is a form
         responses={"4XX": {"model": ErrorResponse, "description": "What is wrong with the request"}},
     )
     app.state.server = state
@@ -79,11 +80,12 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(AuricleError, _on_auricle_error)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
     app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(Exception, _on_bug)
     return app
 
 
 def error_response(
-    status: int, error: ClientError | Unavailable, headers: dict[str, str] | None = None
+    status: int, error: ClientError | Unavailable | EngineError, headers: dict[str, str] | None = None
 ) -> JSONResponse:
     """The answer to a request that failed."""
     message, param = (error.message, error.param) if isinstance(error, ClientError) else (str(error), None)
@@ -105,6 +107,13 @@ async def _on_invalid_request(request: Request, error: Exception) -> JSONRespons
     if complaints[0]["type"] == "json_invalid":
         return error_response(400, ClientError("invalid_json", "The request body is not valid JSON."))
     return error_response(400, client_error(complaints))  # type: ignore[arg-type]
+
+
+async def _on_bug(request: Request, error: Exception) -> JSONResponse:
+    # The web framework logs it with its traceback.
+    fault = EngineError("The server had an error while processing your request.")
+    fault.code = None
+    return error_response(500, fault)
 
 
 async def _on_http_error(request: Request, error: Exception) -> JSONResponse:

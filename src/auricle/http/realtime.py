@@ -13,6 +13,7 @@ from fastapi.routing import APIRoute
 from pydantic import Field
 from pydantic_core import from_json
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 
 from auricle.connection import Connection
 from auricle.errors import AuricleError, ClientError, Unavailable
@@ -24,12 +25,29 @@ from auricle.protocol.config import ModelDirectory, SessionConfig, Setting, Tran
 from auricle.protocol.dialect import Dialect, DialectName
 from auricle.protocol.events import ErrorDetail, ErrorEvent
 from auricle.protocol.ga import GaSession
+from auricle.protocol.validation import one_of
 from auricle.session.session import Session
 from auricle.transports.websocket import WebSocketTransport
+
+MAX_BODY_BYTES = 1024 * 1024
+"""The largest body that a route here reads."""
 
 
 class _StrictRequest(Request):
     """A request whose JSON is read as the socket's is: no NaN, and no half surrogates, which no answer could repeat."""
+
+    _whole_body: bytes | None = None
+
+    async def body(self) -> bytes:
+        if self._whole_body is None:
+            body = b""
+            async for chunk in self.stream():
+                body += chunk
+                if len(body) > MAX_BODY_BYTES:
+                    # The one kind of error that FastAPI lets through from here.
+                    raise HTTPException(413, f"The request body is over {MAX_BODY_BYTES // 1024**2} MiB.")
+            self._whole_body = body
+        return self._whole_body
 
     async def json(self) -> Any:
         try:
@@ -38,18 +56,21 @@ class _StrictRequest(Request):
             raise json.JSONDecodeError(str(error), "", 0) from None
 
 
-class _StrictRoute(APIRoute):
+class _KeyedRoute(APIRoute):
+    """A route that wants an API key, and looks at it before it reads anything else of a request."""
+
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         answer = super().get_route_handler()
 
-        async def answer_strictly(request: Request) -> Response:
+        async def answer_to_key(request: Request) -> Response:
+            checked_key(request)
             return await answer(_StrictRequest(request.scope, request.receive))
 
-        return answer_strictly
+        return answer_to_key
 
 
 logger = logging.getLogger(__name__)
-router = APIRouter(route_class=_StrictRoute)
+router = APIRouter(route_class=_KeyedRoute)
 
 _SUBPROTOCOL = "realtime"
 _SUBPROTOCOL_KEY = "openai-insecure-api-key."
@@ -110,7 +131,7 @@ def checked_key(request: Request) -> None:
 State = Annotated[ServerState, Depends(server_state)]
 
 
-@router.post("/v1/realtime/client_secrets", dependencies=[Depends(checked_key)], tags=["Realtime"])
+@router.post("/v1/realtime/client_secrets", tags=["Realtime"])
 async def create_client_secret(state: State, body: ClientSecretCreate | None = None) -> ClientSecret:
     """Make an ephemeral key (GA). A browser opens sessions with it, and never sees the API key."""
     body = body or ClientSecretCreate()
@@ -119,7 +140,7 @@ async def create_client_secret(state: State, body: ClientSecretCreate | None = N
     return ClientSecret(value=value, expires_at=expires_at, session=session)
 
 
-@router.post("/v1/realtime/transcription_sessions", dependencies=[Depends(checked_key)], tags=["Realtime"])
+@router.post("/v1/realtime/transcription_sessions", tags=["Realtime"])
 async def create_transcription_session(state: State, body: BetaSession | None = None) -> dict[str, Any]:
     """Make a transcription session and an ephemeral key for it (beta)."""
     body = body or BetaSession()
@@ -200,7 +221,8 @@ def _initial_config(
     if model is None:
         return SessionConfig()
     if models.find(model) is None:
-        raise ClientError("invalid_model", f'Model "{model}" is not supported in transcription mode.', "model")
+        message = f'Model "{model}" is not supported in transcription mode. Supported are: {one_of(models.names)}.'
+        raise ClientError("invalid_model", message, "model")
     return SessionConfig(transcription=Transcription(model=model)).with_default_turn_detection()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Callable
 from types import FrameType
 
@@ -12,11 +13,13 @@ from fastapi import FastAPI
 from auricle.http.state import ServerState
 from auricle.settings import Settings
 
-DRAIN_S = 3.0
+DRAIN_S = 2.0
 """How long open items may take to finish when the server is told to stop."""
 
 PING_S = 20.0
-"""Seconds between pings, and how long a client may take to answer one. OpenAI's service pings every 20 s too."""
+"""Seconds between pings, as at OpenAI's service."""
+PONG_S = 60.0
+"""How long a client may take to answer one: the answer stands in line behind all audio that it sent before."""
 
 
 def bound_socket(host: str, port: int) -> socket.socket:
@@ -50,12 +53,16 @@ class Server(uvicorn.Server):
                 ws="websockets-sansio",
                 ws_max_size=settings.max_event_bytes,
                 ws_ping_interval=PING_S,
-                ws_ping_timeout=PING_S,
+                ws_ping_timeout=PONG_S,
                 # Base64 of audio hardly shrinks, and clients that are offered compression spend their time on it.
                 ws_per_message_deflate=False,
                 timeout_graceful_shutdown=1,
             )
         )
+        try:
+            self.config.load()
+        except ssl.SSLError as error:
+            raise ValueError(f"TLS does not work with {settings.tls_cert} and {settings.tls_key}: {error}") from None
         self._settings = settings
         self._state: ServerState = app.state.server
         self._on_ready = on_ready

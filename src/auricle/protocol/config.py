@@ -25,6 +25,13 @@ SELF_COMMITTING_MODELS = ("gpt-live-transcribe", "gpt-realtime-whisper")
 leaves the field out and relies on its absence meaning none."""
 
 
+MAX_PROMPT_LENGTH = 32_000
+MAX_KEYWORDS = 300
+"""Sessions are told back whole in one event, which must stay below the 1 MiB that clients take."""
+
+Name = Annotated[str, Field(max_length=256)]
+
+
 class Setting(BaseModel):
     """Base of all setting objects: immutable, no unknown keys, no silent conversions."""
 
@@ -64,8 +71,8 @@ class ServerVad(Setting):
 
     type: Literal["server_vad"] = "server_vad"
     threshold: float = Field(0.5, ge=0, le=1)
-    prefix_padding_ms: int = Field(300, ge=0)
-    silence_duration_ms: int = Field(200, ge=0)
+    prefix_padding_ms: int = Field(300, ge=0, le=10_000)
+    silence_duration_ms: int = Field(200, ge=0, le=60_000)
     create_response: bool | None = Field(None, exclude=True)
     interrupt_response: bool | None = Field(None, exclude=True)
     idle_timeout_ms: int | None = Field(None, exclude=True)
@@ -99,11 +106,13 @@ def _without_markup(keyword: str) -> str:
 class Transcription(Setting):
     """Which model transcribes, and what it is told beforehand."""
 
-    model: str = Field("", description="Empty: the server's default model")
-    language: str | None = Field(None, description="ISO 639-1, such as `en`")
-    prompt: str | None = None
-    languages: list[str] | None = Field(None, min_length=1, exclude_if=_absent)
-    keywords: list[Annotated[str, AfterValidator(_without_markup)]] | None = Field(None, exclude_if=_absent)
+    model: Name = Field("", description="Empty: the server's default model")
+    language: Name | None = Field(None, description="ISO 639-1, such as `en`")
+    prompt: str | None = Field(None, max_length=MAX_PROMPT_LENGTH)
+    languages: list[Name] | None = Field(None, min_length=1, max_length=100, exclude_if=_absent)
+    keywords: list[Annotated[Name, AfterValidator(_without_markup)]] | None = Field(
+        None, max_length=MAX_KEYWORDS, exclude_if=_absent
+    )
     delay: Literal["minimal", "low", "medium", "high", "xhigh"] | None = Field(None, exclude_if=_absent)
 
 

@@ -92,7 +92,8 @@ class Dialect(ABC):
             return self._event(event)
         except ClientError as error:
             event_id = event.get("event_id")
-            error.event_id = event_id if isinstance(event_id, str) else None
+            is_proper = isinstance(event_id, str) and len(event_id) <= MAX_EVENT_ID_LENGTH
+            error.event_id = event_id if is_proper else None
             raise
 
     def _event(self, event: dict[str, Any]) -> ClientEvent:

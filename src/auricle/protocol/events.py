@@ -69,14 +69,14 @@ class RetrieveItem(ClientEventBase):
     """Ask for an item."""
 
     type: Literal["conversation.item.retrieve"] = "conversation.item.retrieve"
-    item_id: str
+    item_id: str = Field(max_length=MAX_EVENT_ID_LENGTH)
 
 
 class DeleteItem(ClientEventBase):
     """Forget an item."""
 
     type: Literal["conversation.item.delete"] = "conversation.item.delete"
-    item_id: str
+    item_id: str = Field(max_length=MAX_EVENT_ID_LENGTH)
 
 
 class UpdateSession(ClientEventBase):

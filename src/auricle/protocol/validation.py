@@ -121,9 +121,9 @@ def _unsupported(param: str, given: str, supported: Iterable[str]) -> ClientErro
 
 def _wrong_type(param: str, expected: str, given: object) -> ClientError:
     name = _NAMES.get(type(given), "null")
-    return ClientError(
-        "invalid_type", f"Invalid type for '{param}': expected {expected}, but got {name} instead.", param
-    )
+    place = f" for '{param}'" if param else ""
+    message = f"Invalid type{place}: expected {expected}, but got {name} instead."
+    return ClientError("invalid_type", message, param or None)
 
 
 def _out_of_range(kind: str, given: Any, context: dict[str, Any], param: str) -> ClientError | None:
@@ -142,6 +142,13 @@ def _out_of_range(kind: str, given: Any, context: dict[str, Any], param: str) ->
             "string_above_max_length",
             f"Invalid '{param}': string too long. Expected a string with maximum length {context['max_length']}, "
             f"but got a string with length {len(given)} instead.",
+            param,
+        )
+    if kind == "too_long":
+        return ClientError(
+            "array_above_max_length",
+            f"Invalid '{param}': array too long. Expected an array with maximum length {context['max_length']}, "
+            f"but got an array with length {len(given)} instead.",
             param,
         )
     if kind == "too_short":

@@ -46,6 +46,11 @@ class Conversation:
         while len(self._items) > KEPT_ITEMS and (oldest := next(iter(self._items.values()))).is_finished:
             del self._items[oldest.id]
 
+    def tell(self, item: SessionItem, events: Sequence[ServerEvent]) -> list[ServerEvent]:
+        """There is more of an item's text. Returns what can be told now."""
+        item.unsent += events
+        return self._tell()
+
     def finish(self, item: SessionItem, last_events: Sequence[ServerEvent]) -> list[ServerEvent]:
         """An item's text is complete or will never be. Returns what can be told now."""
         item.unsent += last_events

@@ -14,6 +14,7 @@ import numpy as np
 from auricle.audio.formats import SAMPLE_RATE, WINDOW_SAMPLES, AudioFormat, SampleDecoder, Samples
 from auricle.audio.resample import Resampler
 
+_SLICE_BYTES = 32_768
 _SAMPLES_PER_MS = SAMPLE_RATE // 1000
 _NOTHING: Samples = np.zeros(0, dtype=np.float32)
 
@@ -67,7 +68,9 @@ class InputAudioBuffer:
 
     def append_bytes(self, data: bytes) -> None:
         """Add audio in the session's format."""
-        self.append(self._resampler.resample(self._decoder.decode(data)))
+        # In slices, so that dropping the beginning of a large append frees its memory: what is left is a view.
+        for start in range(0, len(data), _SLICE_BYTES):
+            self.append(self._resampler.resample(self._decoder.decode(data[start : start + _SLICE_BYTES])))
 
     def flush(self) -> None:
         """Take out what the resampler still holds: all audio that was sent, to its last sample."""

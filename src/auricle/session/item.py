@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections import deque
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -31,6 +32,8 @@ class SessionItem:
     probabilities: list[float]
     """Speech probabilities of its windows."""
     transcript: ItemTranscript = field(default_factory=ItemTranscript)
+    pieces: deque[Samples] = field(default_factory=deque)
+    """Stretches of its speech that are still to be decoded, in order, after the one that is being decoded."""
     unsent: list[ServerEvent] = field(default_factory=list)
     """Events that wait until the items before this one are finished."""
     is_finished: bool = False

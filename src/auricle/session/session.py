@@ -45,7 +45,7 @@ from auricle.session.conversation import Conversation
 from auricle.session.input_buffer import InputAudioBuffer, to_ms, to_samples
 from auricle.session.item import SessionItem
 from auricle.session.jobs import Decode, DetectSpeech, Hypothesis, Job, Token
-from auricle.session.speech import is_believable, speech_part
+from auricle.session.speech import is_believable, speech_part, split_at_pauses
 from auricle.session.transcript import log_probabilities, usage
 from auricle.session.turns import TurnChange, TurnDetector, TurnRule
 
@@ -54,6 +54,8 @@ _Entry = ClientEvent | Samples | ErrorEvent
 """What can stand in line: events, audio, and errors that are told in their turn."""
 
 MIN_COMMIT_MS = 100
+EVENT_WEIGHT_S = 0.1
+"""What an event without audio that waits counts for in the backlog."""
 KEPT_SILENCE_MS = 2_000
 """How much audio without a turn stays committable by hand when turns are detected; more if the prefix needs it."""
 MAX_DETECT_SAMPLES = 96 * WINDOW_SAMPLES
@@ -99,6 +101,7 @@ class Session:
         """The item that an open turn will become. The turn's audio begins where the buffer begins."""
         self._is_detecting = False
         self._waiting: deque[_Entry] = deque()
+        self._waiting_s = 0.0
         self._conversation = Conversation(limits.kept_audio_s)
 
     # What the connection looks at
@@ -117,12 +120,13 @@ class Session:
     def backlog_s(self) -> float:
         """Seconds of audio that came in and wait for speech detection or for their text."""
         undecoded = sum(item.duration_samples for item in self._conversation.unfinished)
-        return (self._buffer.unheard_samples + undecoded) / SAMPLE_RATE
+        return (self._buffer.unheard_samples + undecoded) / SAMPLE_RATE + self._waiting_s
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing is open: no turn, no event that waits, no item without its text."""
-        return not (self._open_item_id or self._waiting or self._conversation.unfinished)
+        has_open_turn = self._turns is not None and self._open_item_id is not None
+        return self._has_heard_all and not (has_open_turn or self._waiting or self._conversation.unfinished)
 
     # What happens to it
 
@@ -157,7 +161,11 @@ class Session:
         if item is None or item.is_finished:
             return []
         tokens = hypothesis.committed if is_believable(hypothesis.committed, item.probabilities) else ()
-        return [*self._conversation.finish(item, _completion(item, tokens))]
+        told = item.transcript.extend(tokens)
+        if item.pieces:
+            item.transcript.begin_piece()
+            return [*self._conversation.tell(item, _deltas(item, told)), *self._decode(item)]
+        return [*self._conversation.finish(item, [*_deltas(item, told), _completion(item)])]
 
     def receive_failure(self, job: Job, error: EngineError) -> list[Output]:
         """Take in that a job failed: its item will have no text, or its windows count as silence."""
@@ -176,8 +184,8 @@ class Session:
         return ErrorEvent.of(error)
 
     def end_turn(self) -> list[Output]:
-        """End an open turn now, as if silence had: the server is about to stop."""
-        return self._stop_turn() if self._open_item_id and self._turns else []
+        """End an open turn now, as if silence had, unless some audio is still to be heard: there will be no more."""
+        return self._stop_turn() if self._open_item_id and self._turns and self._has_heard_all else []
 
     def fail_unfinished(self, error: EngineError) -> list[Output]:
         """Give up on all items that have no text yet."""
@@ -190,14 +198,29 @@ class Session:
 
     def _receive(self, entry: _Entry) -> list[Output]:
         self._waiting.append(entry)
+        self._waiting_s += self._weight_s(entry)
         return self._handle_waiting()
 
     def _handle_waiting(self) -> list[Output]:
         """Handle what waits, as far as speech detection has come."""
         outputs: list[Output] = []
         while self._waiting and self._has_heard_before(self._waiting[0]):
-            outputs += self._handle(self._waiting.popleft())
+            entry = self._waiting.popleft()
+            self._waiting_s -= self._weight_s(entry)
+            outputs += self._handle(entry)
+        if not self._waiting:
+            self._waiting_s = 0.0  # the format may have changed while audio waited, and sums of fractions drift
         return outputs + self._detect()
+
+    def _weight_s(self, entry: _Entry) -> float:
+        """What an entry adds to the backlog while it waits: its audio, or a little, so that events are bounded too."""
+        match entry:
+            case Append():
+                return len(entry.audio) / self.config.format.audio_format.bytes_per_ms / 1000
+            case np.ndarray():
+                return entry.size / SAMPLE_RATE
+            case _:
+                return EVENT_WEIGHT_S
 
     def _has_heard_before(self, entry: _Entry) -> bool:
         if isinstance(entry, Append | np.ndarray):
@@ -364,27 +387,36 @@ class Session:
         if item.options is None:
             return [*outputs, *self._conversation.finish(item, [])]
         if not speech.size:
-            return [*outputs, *self._conversation.finish(item, _completion(item, ()))]
-        return [*outputs, Decode(item.id, item.options, speech, is_final=True)]
+            return [*outputs, *self._conversation.finish(item, [_completion(item)])]
+        item.pieces.extend(split_at_pauses(speech))
+        return [*outputs, *self._decode(item)]
+
+    def _decode(self, item: SessionItem) -> list[Output]:
+        assert item.options is not None
+        return [Decode(item.id, item.options, item.pieces.popleft(), is_final=True)]
 
 
-def _completion(item: SessionItem, tokens: Sequence[Token]) -> list[ServerEvent]:
-    """The last events of an item, with the tokens that are new and its whole text."""
+def _deltas(item: SessionItem, told: Sequence[Token]) -> list[ServerEvent]:
+    """The event for more of an item's text, if there is any."""
+    if not told:
+        return []
+    delta = "".join(token.text for token in told)
+    return [
+        TranscriptionDelta(
+            item_id=item.id, delta=delta, logprobs=log_probabilities(told) if item.with_logprobs else None
+        )
+    ]
+
+
+def _completion(item: SessionItem) -> TranscriptionCompleted:
     assert item.options is not None
-    told = item.transcript.extend(tokens)
-    all_tokens = item.transcript.tokens
-    events: list[ServerEvent] = []
-    if told:
-        delta = "".join(token.text for token in told)
-        logprobs = log_probabilities(told) if item.with_logprobs else None
-        events.append(TranscriptionDelta(item_id=item.id, delta=delta, logprobs=logprobs))
-    completed = TranscriptionCompleted(
+    tokens = item.transcript.tokens
+    return TranscriptionCompleted(
         item_id=item.id,
         transcript=item.transcript.text,
-        usage=usage(item.options, item.duration_samples, all_tokens),
-        logprobs=log_probabilities(all_tokens) if item.with_logprobs else None,
+        usage=usage(item.options, item.duration_samples, tokens),
+        logprobs=log_probabilities(tokens) if item.with_logprobs else None,
     )
-    return [*events, completed]
 
 
 def _failed(item: SessionItem, error: EngineError) -> TranscriptionFailed:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from auricle.audio.formats import SAMPLE_RATE, WINDOW_SAMPLES, Samples
 from auricle.session.jobs import Token
 from auricle.session.turns import TurnRule
@@ -24,6 +26,15 @@ _DOUBT = ((4, -0.3), (16, -0.9))
 """With fewer clear windows than the first figure, the mean log-probability of the tokens must reach the second."""
 
 
+MAX_PIECE_S = 20.0
+"""The longest stretch that is decoded at once: nobody may wait long for somebody else's long utterance."""
+_CUT_FROM, _CUT_TO = 0.4, 0.75
+"""Where a longer one is cut, as shares of that: between 8 and 15 s, so that at least 5 s are left."""
+_ENERGY_FRAME_S = 0.02
+_SMOOTHING_FRAMES = 9
+"""Energy is averaged over 180 ms, so that the middle of a pause wins over the closure of a stop consonant."""
+
+
 def speech_part(samples: Samples, start: int, probabilities: Sequence[float], rule: TurnRule) -> Samples:
     """The part of an utterance that is worth decoding; empty if there is no speech in it.
 
@@ -38,6 +49,31 @@ def speech_part(samples: Samples, start: int, probabilities: Sequence[float], ru
     begin = first_window + audible[0] * WINDOW_SAMPLES - rule.prefix_padding_ms * SAMPLE_RATE // 1000
     end = first_window + (audible[-1] + 1) * WINDOW_SAMPLES + TAIL_MS * SAMPLE_RATE // 1000
     return samples[max(begin, 0) : end]
+
+
+def split_at_pauses(samples: Samples, max_piece_s: float = MAX_PIECE_S) -> list[Samples]:
+    """Cut audio, float32 mono 16 kHz, into pieces of at most `max_piece_s` seconds, at the quietest places."""
+    max_samples = int(max_piece_s * SAMPLE_RATE)
+    pieces = []
+    while samples.size > max_samples:
+        earliest = int(_CUT_FROM * max_samples)
+        cut = earliest + quietest_sample(samples[earliest : int(_CUT_TO * max_samples)])
+        pieces.append(samples[:cut])
+        samples = samples[cut:]
+    return [*pieces, samples]
+
+
+def quietest_sample(samples: Samples) -> int:
+    """The middle of the quietest 180 ms; the middle of everything if `samples` is shorter than that."""
+    frame_samples = int(_ENERGY_FRAME_S * SAMPLE_RATE)
+    frames = samples[: samples.size // frame_samples * frame_samples].reshape(-1, frame_samples)
+    if len(frames) < _SMOOTHING_FRAMES:
+        return samples.size // 2
+    energy = np.convolve((frames**2).mean(axis=1), np.ones(_SMOOTHING_FRAMES), "valid")
+    quietest = (
+        energy.size - 1 - int(energy[::-1].argmin())
+    )  # the last of equals, so that silence is not cut into scraps
+    return (quietest + _SMOOTHING_FRAMES // 2) * frame_samples + frame_samples // 2
 
 
 def is_believable(tokens: Sequence[Token], probabilities: Sequence[float]) -> bool:

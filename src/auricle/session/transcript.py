@@ -25,6 +25,11 @@ class ItemTranscript:
         self.tokens: list[Token] = []
         """What was told so far."""
         self._space = ""
+        self._begins_piece = False
+
+    def begin_piece(self) -> None:
+        """What comes next was decoded apart from what came before, so that no word goes on into it."""
+        self._begins_piece = True
 
     @property
     def text(self) -> str:
@@ -35,6 +40,9 @@ class ItemTranscript:
         before = len(self.tokens)
         for token in committed:
             text = self._space + token.text if self.tokens else token.text.lstrip()
+            if self._begins_piece and self.tokens and text and not text[0].isspace():
+                text = " " + text
+            self._begins_piece = False
             told = text.rstrip()
             self._space = text[len(told) :]
             if told:

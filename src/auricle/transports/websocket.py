@@ -28,6 +28,8 @@ class WebSocketTransport:
             await self._websocket.send_text(message)
         except WebSocketDisconnect as error:
             raise TransportClosed(error.code, error.reason or "") from None
+        except RuntimeError:  # the web server has closed it by itself, for example for want of a pong
+            raise TransportClosed(1011) from None
 
     async def close(self, code: int, reason: str) -> None:
         if WebSocketState.DISCONNECTED in (self._websocket.client_state, self._websocket.application_state):
