@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -25,9 +26,12 @@ def test_example_prints_the_opening_of_a_tale_of_two_cities(server: RunningServe
     program = tmp_path / "program.py"
     program.write_text(EXAMPLE.read_text().replace("http://127.0.0.1:8000/v1", server.base_url))
     package = Path(importlib.util.find_spec("moonshine_voice").submodule_search_locations[0])
-    recording = package / "assets" / "two_cities.wav"
+    # It looks for the recording in the environment that `scripts/serve` makes.
+    assets = tmp_path / ".venv" / "lib" / "moonshine_voice" / "assets"
+    assets.mkdir(parents=True)
+    shutil.copy(package / "assets" / "two_cities.wav", assets)
     result = subprocess.run(
-        [sys.executable, str(program), str(recording)], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, str(program)], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
     )
     assert result.returncode == 0, result.stderr
     words = re.sub(r"[^a-z ]", "", result.stdout.lower())

@@ -15,7 +15,7 @@ from auricle.session.jobs import Token
 
 def item_of(seconds: float = 1.0) -> SessionItem:
     samples = np.full(round(seconds * SAMPLE_RATE), 0.25, np.float32)
-    return SessionItem("item_1", samples, samples.size, OPTIONS, with_logprobs=False, probabilities=[])
+    return SessionItem("item_1", samples, samples.size, OPTIONS, with_logprobs=False)
 
 
 def test_an_item_has_no_transcript_before_it_is_finished() -> None:

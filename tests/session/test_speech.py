@@ -12,17 +12,24 @@ from auricle.audio.formats import WINDOW_SAMPLES
 from auricle.protocol.config import ServerVad
 from auricle.protocol.events import Commit, DurationUsage, TranscriptionCompleted
 from auricle.session.jobs import Token
-from auricle.session.speech import TAIL_MS, is_believable, speech_part
+from auricle.session.speech import TAIL_MS, is_believable, speech_pieces
 from auricle.session.turns import TurnRule
 
 LEAD, TAIL = 300 * 16, TAIL_MS * 16
 
 
-def part(probabilities: list[float], start: int = 0, **vad: float) -> tuple[int, int] | None:
-    """Where the speech part of an utterance of these windows begins and ends; `start` is its own position."""
+def parts(probabilities: list[float], start: int = 0, **vad: float) -> list[tuple[int, int]]:
+    """Where the pieces of an utterance of these windows begin and end; `start` is its own position."""
     samples = np.arange(start, len(probabilities) * WINDOW_SAMPLES, dtype=np.float32)
-    found = speech_part(samples, start, probabilities, TurnRule.of(ServerVad(**vad)))
-    return (int(found[0]), int(found[-1]) + 1) if found.size else None
+    pieces = speech_pieces(samples, start, probabilities, TurnRule.of(ServerVad(**vad)))
+    return [(int(piece.samples[0]), int(piece.samples[-1]) + 1) for piece in pieces]
+
+
+def part(probabilities: list[float], start: int = 0, **vad: float) -> tuple[int, int] | None:
+    """The only piece, if there is one."""
+    found = parts(probabilities, start, **vad)
+    assert len(found) < 2
+    return found[0] if found else None
 
 
 def test_silence_around_speech_is_cut_down() -> None:
@@ -34,6 +41,24 @@ def test_silence_in_speech_is_kept() -> None:
         20 * WINDOW_SAMPLES - LEAD,
         54 * WINDOW_SAMPLES + TAIL,
     )
+
+
+def test_a_long_pause_is_left_out() -> None:
+    assert parts([0.9] * 5 + [0.0] * 40 + [0.9] * 5 + [0.0] * 10) == [
+        (0, 5 * WINDOW_SAMPLES + TAIL),
+        (45 * WINDOW_SAMPLES - LEAD, 50 * WINDOW_SAMPLES + TAIL),
+    ]
+
+
+def test_pieces_do_not_overlap_however_much_goes_before_speech() -> None:
+    assert parts([0.9] * 5 + [0.0] * 40 + [0.9] * 5, prefix_padding_ms=3_000) == [
+        (0, 5 * WINDOW_SAMPLES + TAIL),
+        (5 * WINDOW_SAMPLES + TAIL, 50 * WINDOW_SAMPLES),
+    ]
+
+
+def test_a_single_window_far_from_other_speech_is_no_speech() -> None:
+    assert parts([0.9] + [0.0] * 40 + [0.9] * 5) == [(41 * WINDOW_SAMPLES - LEAD, 46 * WINDOW_SAMPLES)]
 
 
 def test_faint_speech_at_the_edges_belongs_to_it() -> None:
@@ -66,7 +91,7 @@ def test_what_is_no_speech_has_no_part(probabilities: list[float]) -> None:
     assert part(probabilities) is None
 
 
-@given(st.lists(st.sampled_from([0.0, 0.4, 0.9]), max_size=40), st.integers(0, WINDOW_SAMPLES - 1))
+@given(st.lists(st.sampled_from([0.0, 0.4, 0.9]), max_size=30), st.integers(0, WINDOW_SAMPLES - 1))
 def test_every_window_of_clear_speech_is_in_the_part(probabilities: list[float], start: int) -> None:
     clear = [index for index, value in enumerate(probabilities) if value >= 0.5]
     found = part(probabilities, start)
@@ -88,12 +113,12 @@ def test_every_window_of_clear_speech_is_in_the_part(probabilities: list[float],
     ],
 )
 def test_a_doubtful_text_is_believed_only_of_enough_speech(logprob: float, windows: int, believed: bool) -> None:
-    assert is_believable([Token("Yes", logprob)], [0.9] * windows) is believed
+    assert is_believable([Token("Yes", logprob)], windows) is believed
 
 
 def test_doubt_is_that_of_all_tokens_together() -> None:
-    assert is_believable([Token("a", -0.1), Token("b", -1.5)], [0.9] * 5)
-    assert is_believable([], [0.9] * 5)
+    assert is_believable([Token("a", -0.1), Token("b", -1.5)], 5)
+    assert is_believable([], 5)
 
 
 def test_only_the_speech_of_an_item_is_decoded() -> None:

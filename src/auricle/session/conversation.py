@@ -55,6 +55,7 @@ class Conversation:
         """An item's text is complete or will never be. Returns what can be told now."""
         item.unsent += last_events
         item.is_finished = True
+        item.pieces.clear()
         self._with_audio.append(item)
         kept_samples = sum(item.samples.size for item in self._with_audio)
         while kept_samples > self._kept_samples:
@@ -69,6 +70,7 @@ class Conversation:
         if item in self._with_audio:
             self._with_audio.remove(item)
         item.drop_audio()
+        item.pieces.clear()
         item.unsent.clear()
         item.is_finished = True
         return self._tell()

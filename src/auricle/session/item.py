@@ -12,6 +12,7 @@ from auricle.audio.formats import SAMPLE_RATE, AudioFormat, Samples, encode
 from auricle.audio.resample import Resampler
 from auricle.protocol.config import Transcription
 from auricle.protocol.events import InputAudio, Item, ServerEvent
+from auricle.session.speech import SpeechPiece
 from auricle.session.transcript import ItemTranscript
 
 MAX_AUDIO_LENGTH = 900_000
@@ -29,11 +30,9 @@ class SessionItem:
     options: Transcription | None
     """The transcription settings at the time of the commit; None: no text is wanted."""
     with_logprobs: bool
-    probabilities: list[float]
-    """Speech probabilities of its windows."""
     transcript: ItemTranscript = field(default_factory=ItemTranscript)
-    pieces: deque[Samples] = field(default_factory=deque)
-    """Stretches of its speech that are still to be decoded, in order, after the one that is being decoded."""
+    pieces: deque[SpeechPiece] = field(default_factory=deque)
+    """What is still to be decoded of it, in order; the first is being decoded."""
     unsent: list[ServerEvent] = field(default_factory=list)
     """Events that wait until the items before this one are finished."""
     is_finished: bool = False

@@ -45,7 +45,7 @@ from auricle.session.conversation import Conversation
 from auricle.session.input_buffer import InputAudioBuffer, to_ms, to_samples
 from auricle.session.item import SessionItem
 from auricle.session.jobs import Decode, DetectSpeech, Hypothesis, Job, Token
-from auricle.session.speech import is_believable, speech_part, split_at_pauses
+from auricle.session.speech import is_believable, speech_pieces
 from auricle.session.transcript import log_probabilities, usage
 from auricle.session.turns import TurnChange, TurnDetector, TurnRule
 
@@ -160,7 +160,8 @@ class Session:
         item = self._conversation.get(item_id)
         if item is None or item.is_finished:
             return []
-        tokens = hypothesis.committed if is_believable(hypothesis.committed, item.probabilities) else ()
+        piece = item.pieces.popleft()
+        tokens = hypothesis.committed if is_believable(hypothesis.committed, piece.clear_windows) else ()
         told = item.transcript.extend(tokens)
         if item.pieces:
             item.transcript.begin_piece()
@@ -372,10 +373,11 @@ class Session:
             duration_samples=end - buffer.start,
             options=self.config.transcription,
             with_logprobs=LOGPROBS in (self.config.include or ()),
-            probabilities=buffer.probabilities(buffer.start, end),
         )
-        rule = self._turns.rule if self._turns else TurnRule.of(ServerVad())
-        speech = speech_part(item.samples, buffer.start, item.probabilities, rule)
+        if item.options is not None:
+            rule = self._turns.rule if self._turns else TurnRule.of(ServerVad())
+            probabilities = buffer.probabilities(buffer.start, end)
+            item.pieces.extend(speech_pieces(item.samples, buffer.start, probabilities, rule))
         previous_id = self._conversation.last_id
         buffer.drop_before(end)
         self._close_turn()
@@ -386,14 +388,13 @@ class Session:
         ]
         if item.options is None:
             return [*outputs, *self._conversation.finish(item, [])]
-        if not speech.size:
+        if not item.pieces:
             return [*outputs, *self._conversation.finish(item, [_completion(item)])]
-        item.pieces.extend(split_at_pauses(speech))
         return [*outputs, *self._decode(item)]
 
     def _decode(self, item: SessionItem) -> list[Output]:
         assert item.options is not None
-        return [Decode(item.id, item.options, item.pieces.popleft(), is_final=True)]
+        return [Decode(item.id, item.options, item.pieces[0].samples, is_final=True)]
 
 
 def _deltas(item: SessionItem, told: Sequence[Token]) -> list[ServerEvent]:

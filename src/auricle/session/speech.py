@@ -7,6 +7,7 @@ and doubtful sound is not to be trusted. The figures come from real speech and r
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -21,6 +22,8 @@ _CLEAR = 0.5
 _FAINT = 0.35
 """Speech probabilities from which on a window surely is speech, and from which on it may be."""
 _MIN_CLEAR_WINDOWS = 2
+_LONG_PAUSE_WINDOWS = 32
+"""About a second."""
 
 _DOUBT = ((4, -0.3), (16, -0.9))
 """With fewer clear windows than the first figure, the mean log-probability of the tokens must reach the second."""
@@ -35,20 +38,48 @@ _SMOOTHING_FRAMES = 9
 """Energy is averaged over 180 ms, so that the middle of a pause wins over the closure of a stop consonant."""
 
 
-def speech_part(samples: Samples, start: int, probabilities: Sequence[float], rule: TurnRule) -> Samples:
-    """The part of an utterance that is worth decoding; empty if there is no speech in it.
+@dataclass(frozen=True, slots=True)
+class SpeechPiece:
+    """A stretch of an utterance that is decoded at once."""
+
+    samples: Samples
+    clear_windows: int
+    """How many windows of clear speech there are in it and in what was spoken without a long pause around it."""
+
+
+def speech_pieces(samples: Samples, start: int, probabilities: Sequence[float], rule: TurnRule) -> list[SpeechPiece]:
+    """The stretches of an utterance that are worth decoding, in order; none if there is no speech in it.
 
     `samples` begin at position `start`; `probabilities` are those of the windows from the one on in which `start` lies.
-    What counts as speech, and how much goes before it, is as `rule` has it for turns.
+    What counts as speech, and how much goes before it, is as `rule` has it for turns. What lies in a long pause is left
+    out, since a recogniser would fill it.
     """
     clear = min(_CLEAR, rule.threshold)
-    if sum(probability >= clear for probability in probabilities) < _MIN_CLEAR_WINDOWS:
-        return samples[:0]
-    audible = [index for index, probability in enumerate(probabilities) if probability >= min(_FAINT, clear)]
     first_window = -(start % WINDOW_SAMPLES)  # relative to the samples
-    begin = first_window + audible[0] * WINDOW_SAMPLES - rule.prefix_padding_ms * SAMPLE_RATE // 1000
-    end = first_window + (audible[-1] + 1) * WINDOW_SAMPLES + TAIL_MS * SAMPLE_RATE // 1000
-    return samples[max(begin, 0) : end]
+    pieces: list[SpeechPiece] = []
+    end = 0
+    for first, last in _stretches(probabilities, min(_FAINT, clear)):
+        clear_windows = sum(probability >= clear for probability in probabilities[first : last + 1])
+        if clear_windows < _MIN_CLEAR_WINDOWS:
+            continue
+        begin = first_window + first * WINDOW_SAMPLES - rule.prefix_padding_ms * SAMPLE_RATE // 1000
+        begin = max(begin, end)  # not what the stretch before has already
+        end = first_window + (last + 1) * WINDOW_SAMPLES + TAIL_MS * SAMPLE_RATE // 1000
+        pieces += [SpeechPiece(piece, clear_windows) for piece in split_at_pauses(samples[begin:end])]
+    return pieces
+
+
+def _stretches(probabilities: Sequence[float], audible: float) -> list[tuple[int, int]]:
+    """First and last audible window of each stretch of speech without a long pause."""
+    stretches: list[tuple[int, int]] = []
+    for index, probability in enumerate(probabilities):
+        if probability < audible:
+            continue
+        if stretches and index - stretches[-1][1] <= _LONG_PAUSE_WINDOWS:
+            stretches[-1] = (stretches[-1][0], index)
+        else:
+            stretches.append((index, index))
+    return stretches
 
 
 def split_at_pauses(samples: Samples, max_piece_s: float = MAX_PIECE_S) -> list[Samples]:
@@ -76,10 +107,9 @@ def quietest_sample(samples: Samples) -> int:
     return (quietest + _SMOOTHING_FRAMES // 2) * frame_samples + frame_samples // 2
 
 
-def is_believable(tokens: Sequence[Token], probabilities: Sequence[float]) -> bool:
-    """Whether tokens that a model found in an utterance were said: not if there was little speech and much doubt."""
+def is_believable(tokens: Sequence[Token], clear_windows: int) -> bool:
+    """Whether tokens that a model found were said: not if there was little clear speech and much doubt."""
     if not tokens:
         return True
-    clear_windows = sum(probability >= _CLEAR for probability in probabilities)
     mean_logprob = sum(token.logprob for token in tokens) / len(tokens)
     return all(clear_windows >= windows or mean_logprob >= logprob for windows, logprob in _DOUBT)
