@@ -1,8 +1,10 @@
 """What the server reaches through its socket, with the official OpenAI client: accuracy, latency, idle cost.
 
+`auricle bench` measures more, in real time and under load; this shows that the official client gets the same.
+
     python benchmarks/realtime.py --audio FOLDER [--url URL] [--only accuracy,latency,same,idle] [--verbose]
 
-FOLDER holds a `manifest.jsonl` (an object a line: `file`, `seconds`, `kind`, `text`, perhaps `scoring`) and the files.
+FOLDER holds a `manifest.jsonl` and the files, as `docs/bench.md` says.
 Without `--url` a server is started for the run, and its CPU time and memory are measured.
 """
 
@@ -11,27 +13,19 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
-import json
-import re
 import statistics
-import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import nullcontext
 from pathlib import Path
 
-import numpy as np
-import psutil
 from openai import AsyncOpenAI
 from openai.resources.realtime.realtime import AsyncRealtimeConnection
-from scoring import Score
 
-from auricle.audio.files import read_audio
-from auricle.audio.formats import SAMPLE_RATE, AudioFormat, encode
-from auricle.audio.resample import Resampler
+from auricle.audio.formats import AudioFormat
+from auricle.bench.corpus import Clip, load_clips
+from auricle.bench.scoring import Score
+from auricle.bench.server import ServerProcesses, started_server
 
 PCM = AudioFormat("audio/pcm", 24_000)
 ULAW = AudioFormat("audio/pcmu", 8_000)
@@ -42,64 +36,6 @@ TRAILING_SILENCE_S = 1.0
 SAME_CLIP_SESSIONS = 8
 IDLE_SESSIONS = 200
 IDLE_S = 10.0
-
-
-@dataclass(frozen=True)
-class Clip:
-    """A line of the manifest."""
-
-    path: Path
-    kind: str
-    seconds: float
-    text: str
-    scoring: str | None
-    is_doubtful: bool
-    """The reference is not sure enough to be counted with the others."""
-
-    @property
-    def group(self) -> str:
-        """The clips that its score counts with."""
-        suffix = " digits" if self.scoring == "digits" else " (doubtful text)" if self.is_doubtful else ""
-        return self.kind + suffix
-
-    def data(self, audio_format: AudioFormat, silence_s: float) -> bytes:
-        """The clip and silence after it, as bytes of the wire."""
-        samples = np.concatenate([read_audio(self.path), np.zeros(round(silence_s * SAMPLE_RATE), np.float32)])
-        resampler = Resampler(SAMPLE_RATE, audio_format.rate_hz)
-        return encode(np.concatenate([resampler.resample(samples), resampler.flush()]), audio_format)
-
-
-def load_clips(folder: Path) -> list[Clip]:
-    """All clips of a folder's manifest."""
-    lines = map(json.loads, (folder / "manifest.jsonl").read_text().splitlines())
-    return [
-        Clip(
-            path=folder / line["file"],
-            kind=line["kind"],
-            seconds=line["seconds"],
-            text=line.get("text") or "",
-            scoring=line.get("scoring"),
-            is_doubtful="medium confidence" in line.get("text_source", ""),
-        )
-        for line in lines
-    ]
-
-
-@contextmanager
-def running_server(url: str | None) -> Iterator[tuple[str, psutil.Process | None]]:
-    """The base URL of the server to measure, and its process if it was started here."""
-    if url:
-        yield url, None
-        return
-    command = [sys.executable, "-m", "auricle", "serve", "--port", "0", "--log-level", "warning"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        ready = next(match for line in process.stdout if (match := re.search(r"listens at (\S+)", line)))
-        yield ready[1], psutil.Process(process.pid)
-    finally:
-        process.terminate()
-        process.wait()
 
 
 class Session:
@@ -165,7 +101,7 @@ class Session:
 class Bench:
     """The measurements, each printing its own lines."""
 
-    def __init__(self, base_url: str, api_key: str, server: psutil.Process | None, clips: list[Clip], verbose: bool):
+    def __init__(self, base_url: str, api_key: str, server: ServerProcesses | None, clips: list[Clip], verbose: bool):
         self._client = AsyncOpenAI(base_url=base_url, api_key=api_key)
         self._server = server
         self._clips = clips
@@ -178,7 +114,7 @@ class Bench:
         async with self._connect() as connection:
             session = Session(connection, audio_format)
             await session.configure(SERVER_VAD)
-            return await session.transcribe_turns(clip.data(audio_format, TRAILING_SILENCE_S))
+            return await session.transcribe_turns(clip.wire_bytes(audio_format, TRAILING_SILENCE_S))
 
     async def accuracy(self) -> None:
         """WER by kind; telephone clips go as G.711 µ-law at 8 kHz, all others as PCM at 24 kHz."""
@@ -188,7 +124,7 @@ class Bench:
             score = Score()
             for clip in (clip for clip in spoken if clip.group == group):
                 text = " ".join(await self._turns_of(clip, ULAW if clip.kind == "telephone" else PCM))
-                wer = score.add(clip.text, text, clip.scoring)
+                wer = score.add(clip.text, text, clip.scoring, clip.language)
                 if self._verbose and wer:
                     print(f"  {clip.path.name} {wer:.0f} %: {text}")
             print(f"{group:<28}{score.clips:>6}{score.percent:>8.2f}")
@@ -200,11 +136,11 @@ class Bench:
     async def latency(self) -> None:
         """Commit to `completed`, one session at a time, clips of at most 10 s."""
         times = []
-        for clip in (clip for clip in self._clips if clip.kind == "clean" and clip.seconds <= 10):
+        for _, data in self._short_clips():
             async with self._connect() as connection:
                 session = Session(connection, PCM)
                 await session.configure(None)
-                _, seconds = await session.transcribe_commit(clip.data(PCM, 0))
+                _, seconds = await session.transcribe_commit(data)
                 times.append(seconds * 1000)
         p95 = statistics.quantiles(times, n=20)[-1]
         p50 = statistics.median(times)
@@ -212,8 +148,7 @@ class Bench:
 
     async def same(self) -> None:
         """The same clip in many sessions at once gives the same text in each."""
-        clips = [clip for clip in self._clips if clip.kind == "clean" and clip.seconds <= 10][:5]
-        for clip in clips:
+        for clip, _ in self._short_clips()[:5]:
             texts = await asyncio.gather(*(self._turns_of(clip, PCM) for _ in range(SAME_CLIP_SESSIONS)))
             counts = Counter(" ".join(turns) for turns in texts)
             print(f"{clip.path.name:<42}{len(counts)} different text(s) in {SAME_CLIP_SESSIONS} sessions at once")
@@ -223,27 +158,23 @@ class Bench:
         if self._server is None:
             print("idle: only measured on a server that this script starts")
             return
-        before = self._memory()
+        _, before_mib = self._server.cpu_s_and_memory_mib()
         connections = [await self._connect().enter() for _ in range(IDLE_SESSIONS)]
         await asyncio.sleep(1)
-        cpu_s, memory = self._cpu_s(), self._memory()
-        await asyncio.sleep(IDLE_S)
-        load = 100 * (self._cpu_s() - cpu_s) / IDLE_S
-        each = (memory - before) / IDLE_SESSIONS / 1024
-        whole = memory / 2**20
-        print(f"{IDLE_SESSIONS} idle sessions: {load:.1f} % of a core, {each:.0f} KB each; whole server {whole:.0f} MB")
+        async with self._server.watched() as usage:
+            await asyncio.sleep(IDLE_S)
+        each_kib = (usage.memory_mib - before_mib) / IDLE_SESSIONS * 1024
+        print(
+            f"{IDLE_SESSIONS} idle sessions: {usage.cpu_percent:.1f} % of a core, {each_kib:.0f} KB each; "
+            f"whole server {usage.memory_mib:.0f} MB"
+        )
         for connection in connections:
             await connection.close()
 
-    def _processes(self) -> list[psutil.Process]:
-        assert self._server is not None
-        return [self._server, *self._server.children(recursive=True)]
-
-    def _cpu_s(self) -> float:
-        return sum(process.cpu_times().user + process.cpu_times().system for process in self._processes())
-
-    def _memory(self) -> int:
-        return sum(process.memory_info().rss for process in self._processes())
+    def _short_clips(self) -> list[tuple[Clip, bytes]]:
+        """Clean clips of at most 10 s, and what is sent for each."""
+        clean = [(clip, clip.wire_bytes(PCM, 0)) for clip in self._clips if clip.kind == "clean"]
+        return [(clip, data) for clip, data in clean if len(data) <= 10_000 * PCM.bytes_per_ms]
 
 
 async def main() -> None:
@@ -254,8 +185,9 @@ async def main() -> None:
     parser.add_argument("--only", default="idle,latency,same,accuracy", help="which measurements, separated by commas")
     parser.add_argument("--verbose", action="store_true", help="print every text that has an error")
     arguments = parser.parse_args()
-    with running_server(arguments.url) as (base_url, process):
-        bench = Bench(base_url, arguments.api_key, process, load_clips(arguments.audio), arguments.verbose)
+    with nullcontext((arguments.url, None)) if arguments.url else started_server() as (base_url, pid):
+        server = ServerProcesses(pid) if pid else None
+        bench = Bench(base_url, arguments.api_key, server, load_clips(arguments.audio), arguments.verbose)
         for name in arguments.only.split(","):
             await getattr(bench, name)()
 

@@ -1,4 +1,4 @@
-"""The command line: `auricle serve`, `transcribe`, `models`, `key`."""
+"""The command line: `auricle serve`, `transcribe`, `bench`, `models`, `key`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import secrets
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -43,7 +44,7 @@ _CLIENT_EXAMPLE = """\
 Auricle listens at {base_url} for clients of OpenAI's Realtime transcription API, such as
 
   from openai import OpenAI
-  with OpenAI(base_url="{base_url}", api_key="any").realtime.connect(extra_query={{"intent": "transcription"}}) as c:
+  with OpenAI(base_url="{base_url}", api_key="{key}").realtime.connect(extra_query={{"intent": "transcription"}}) as c:
       print(c.recv())
 
 The README has a whole program, {docs_url} the REST API. Ctrl-C stops the server.
@@ -59,7 +60,7 @@ def main() -> None:
         _fail(error, status=2)
     except (AuricleError, ValueError, SettingsError, OSError) as error:
         _fail(error, status=1)
-    except typer.Abort:
+    except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
     sys.exit(status)
 
@@ -120,14 +121,17 @@ def serve(
     configure_logging(settings.log_level, as_json=settings.log_json)
     # First of all, so that a port in use is told before anything is loaded.
     with bound_socket(settings.host, settings.port) as bound:
-        server = Server(settings, create_app(settings), on_ready=_print_example)
+        key = "YOUR_KEY" if settings.all_api_keys else "any"
+        server = Server(settings, create_app(settings), on_ready=partial(_print_example, key))
         server.run([bound])
     if not server.started:
         raise typer.Exit(1)
 
 
-def _print_example(base_url: str) -> None:
-    print(_CLIENT_EXAMPLE.format(base_url=base_url, docs_url=base_url.removesuffix("/v1") + "/docs"), flush=True)
+def _print_example(key: str, base_url: str) -> None:
+    print(
+        _CLIENT_EXAMPLE.format(base_url=base_url, key=key, docs_url=base_url.removesuffix("/v1") + "/docs"), flush=True
+    )
 
 
 @app.command()
@@ -143,20 +147,26 @@ def transcribe(
     ] = None,
 ) -> None:
     """Turn recordings into text, on standard output; with several files each text follows its file's name."""
-    settings = Settings()
-    models = model_directory(settings.model, settings.aliases)
-    options = models.resolve(Transcription(model=model or "", language=language), "transcription")
-    texts = _through_server(realtime, api_key, options) if realtime else _in_this_process(settings, models, options)
+    options = Transcription(model=model or "", language=language)
+    texts = _through_server(realtime, api_key, options) if realtime else _in_this_process(options)
     for file in files:
         if len(files) > 1:
             out.print(f"{file}:", style="bold", markup=False, highlight=False, soft_wrap=True)
         out.print(" ".join(filter(None, texts(file))), markup=False, highlight=False, soft_wrap=True)
 
 
-def _in_this_process(settings: Settings, models: ModelDirectory, options: Transcription) -> Transcribe:
+def _local_models() -> tuple[Settings, ModelDirectory]:
+    """The settings and their models for a command that doesn't listen, and so needs no key for any address."""
+    settings = Settings(host="127.0.0.1")
+    return settings, model_directory(settings.model, settings.aliases)
+
+
+def _in_this_process(options: Transcription) -> Transcribe:
     from auricle.engines.silero import SileroDetector
     from auricle.transcribe import transcribe
 
+    settings, models = _local_models()
+    options = models.resolve(options, "transcription")
     info = models.find(options.model)
     assert info is not None, "the directory has resolved the name"
     detector, engine = SileroDetector.embedded(), ENGINES[info.name].load(settings.threads)
@@ -177,7 +187,7 @@ def _through_server(base_url: str, api_key: str | None, options: Transcription) 
             await client.update(
                 {
                     "format": {"type": "audio/pcm", "rate": SAMPLE_RATE},
-                    "transcription": options.model_dump(exclude_none=True),
+                    "transcription": options.model_dump(exclude_defaults=True),
                     "turn_detection": {"type": "server_vad", "silence_duration_ms": 500},
                 }
             )
@@ -208,11 +218,56 @@ def _progress(file: Path) -> Iterator[Callable[[float], Iterator[Samples]]]:
         yield blocks
 
 
+@app.command("bench")
+def run_bench(
+    audio: Annotated[
+        Path | None, typer.Option(help="Folder with manifest.jsonl; else the recording in the model's package.")
+    ] = None,
+    kind: Annotated[str | None, typer.Option(help="Kinds of recordings, separated by commas; else all.")] = None,
+    url: Annotated[str | None, typer.Option(help="Base URL of a server, ending in /v1; else one is started.")] = None,
+    api_key: Annotated[
+        str | None, typer.Option(envvar="AURICLE_API_KEY", help="Key for the server.", show_default=False)
+    ] = None,
+    pid: Annotated[int | None, typer.Option(help="Process of the server at --url, to measure its cost.")] = None,
+    sessions: Annotated[int, typer.Option(min=1, help="Sessions at a time.")] = 1,
+    idle: Annotated[int, typer.Option(min=0, help="Silent sessions beside them.")] = 0,
+    speed: Annotated[float, typer.Option(min=0, help="Times the real speed; 0: as fast as it goes.")] = 1.0,
+    turn_detection: Annotated[
+        str, typer.Option(help="server_vad[:SILENCE_MS], semantic_vad[:EAGERNESS], or none: commit by hand.")
+    ] = "server_vad:500",
+    format: Annotated[str, typer.Option(help="pcm16, g711_ulaw, g711_alaw, or pcm@RATE.")] = "pcm16",
+    delay: Annotated[str | None, typer.Option(help="Delays, separated by commas: one run each.")] = None,
+    model: Annotated[str, typer.Option(help="Model to ask for.")] = "gpt-4o-transcribe",
+    language: Annotated[str | None, typer.Option(help="Language to ask for, ISO 639-1.")] = None,
+    silence: Annotated[
+        float | None, typer.Option(min=0, help="Seconds of silence after each recording; else what ends a turn.")
+    ] = None,
+    chunk_ms: Annotated[float, typer.Option(min=1, max=5000, help="Audio in each event.")] = 100,
+    ramp_s: Annotated[float, typer.Option(min=0, help="The first sessions begin evenly over this time.")] = 5.0,
+    timeout_s: Annotated[float, typer.Option(min=1, help="Longest wait for something that is to come.")] = 30.0,
+    find_capacity: Annotated[bool, typer.Option("--find-capacity", help="Find how many sessions it carries.")] = False,
+    p95_ms: Annotated[float, typer.Option(min=1, help="What --find-capacity allows at the end of speech.")] = 400,
+    step_s: Annotated[float, typer.Option(min=1, help="Time of each step of --find-capacity.")] = 20.0,
+    max_sessions: Annotated[int, typer.Option(min=1, help="Where --find-capacity stops.")] = 1024,
+    json: Annotated[Path | None, typer.Option(help="File for all numbers and transcripts.")] = None,
+    chart: Annotated[Path | None, typer.Option(help="File for a picture: .png, .svg or .pdf.")] = None,
+) -> None:
+    """Measure a server's accuracy, latency and capacity, and whether it keeps the protocol's promises."""
+    options = dict(locals())
+    from auricle.bench import require_extra
+
+    require_extra()
+    from auricle.bench.command import bench
+    from auricle.bench.options import Options
+
+    if not bench(Options(**options), out, err):
+        raise typer.Exit(1)
+
+
 @app.command()
 def models() -> None:
     """List the models and the further names that they go by."""
-    settings = Settings()
-    directory = model_directory(settings.model, settings.aliases)
+    _, directory = _local_models()
     table = Table("model", "languages", "also called", box=None)
     for model in directory.models:
         aliases = [name for name in directory.names if directory.find(name) == model and name != model.name]
