@@ -73,8 +73,9 @@ class _Outbox:
 
     async def wait_for_room(self) -> None:
         """Return once less than half of the space is taken. Raises TimeoutError: the client doesn't read."""
-        async with asyncio.timeout(SLOW_READER_S):
-            await self._has_room.wait()
+        if not self._has_room.is_set():
+            async with asyncio.timeout(SLOW_READER_S):
+                await self._has_room.wait()
 
     def close(self) -> None:
         """Nothing more will be put; `take` gives what is left."""
@@ -185,6 +186,9 @@ class Connection:
 
         Pings and pongs stand in the same line as the audio, so after a while more is read all the same.
         """
+        if self._session.backlog_s <= self._limits.max_backlog_s:
+            self._max_backlog_s = self._limits.max_backlog_s
+            return
         try:
             async with asyncio.timeout(PAUSE_S):
                 while self._session.backlog_s > self._max_backlog_s:
@@ -192,8 +196,6 @@ class Connection:
                     await self._progress.wait()
         except TimeoutError:
             self._max_backlog_s += 2 * self._limits.max_backlog_s
-        if self._session.backlog_s < self._limits.max_backlog_s:
-            self._max_backlog_s = self._limits.max_backlog_s
 
     def _receive(self, message: str | bytes) -> None:
         try:

@@ -17,11 +17,24 @@ def _shortened(text: str, max_length: int) -> str:
 
 
 class AuricleError(Exception):
-    """Base of all errors that are expected."""
+    """Base of all errors that are expected. Its attributes are the fields of OpenAI's error object."""
+
+    type = "server_error"
+    code: str | None = None
+    param: str | None = None
+    """The path of the field that is wrong."""
+    event_id: str | None = None
+    """The id that the client gave to the faulty event, if any."""
+    status = 500
+    """HTTP status of the answer where the request was HTTP."""
+
+    @property
+    def message(self) -> str:
+        return str(self)
 
 
 class ClientError(AuricleError):
-    """The client asked for something wrong. `type`, `code`, `message`, `param`: the fields of OpenAI's error object."""
+    """The client asked for something wrong."""
 
     type = "invalid_request_error"
 
@@ -34,25 +47,21 @@ class ClientError(AuricleError):
         event_id: str | None = None,
         status: int = 400,
     ) -> None:
-        super().__init__(message)
+        super().__init__(_shortened(message, 2_000))
         self.code = code
-        self.message = _shortened(message, 2_000)
         self.param = None if param is None else _shortened(param, 500)
         self.event_id = event_id
-        """The id that the client gave to the faulty event, if any."""
         self.status = status
-        """HTTP status of the answer where the request was HTTP."""
 
 
 class EngineError(AuricleError):
     """A model failed on a job. The message may be shown to the client."""
 
-    type = "server_error"
-    code: str | None = "transcription_error"
+    code = "transcription_error"
 
 
 class Unavailable(AuricleError):
     """The server can't take this on now; the client should come back later."""
 
-    type = "server_error"
     code = "server_overloaded"
+    status = 503

@@ -13,10 +13,12 @@ from auricle import __version__
 from auricle.connection import ConnectionLimits
 from auricle.engines.registry import model_directory
 from auricle.engines.silero import SileroDetector
-from auricle.errors import AuricleError, ClientError, EngineError, Unavailable
+from auricle.errors import AuricleError, ClientError, Unavailable
 from auricle.http import realtime, service
 from auricle.http.auth import Authenticator
 from auricle.http.state import ServerState
+from auricle.protocol.beta import BetaDialect
+from auricle.protocol.ga import GaDialect
 from auricle.protocol.validation import client_error
 from auricle.scheduler import BatchScheduler
 from auricle.session.session import SessionLimits
@@ -64,6 +66,7 @@ def create_app(settings: Settings) -> FastAPI:
             max_outbox_bytes=settings.max_outbox_bytes,
         ),
         max_sessions=settings.max_sessions,
+        dialects={"ga": GaDialect(models), "beta": BetaDialect(models)},
     )
 
     app = FastAPIOffline(
@@ -76,6 +79,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.server = state
     app.include_router(realtime.router)
+    app.include_router(service.keyed_router)
     app.include_router(service.router)
     app.add_exception_handler(AuricleError, _on_auricle_error)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
@@ -84,40 +88,32 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
-def error_response(
-    status: int, error: ClientError | Unavailable | EngineError, headers: dict[str, str] | None = None
-) -> JSONResponse:
+def error_response(error: AuricleError, headers: dict[str, str] | None = None) -> JSONResponse:
     """The answer to a request that failed."""
-    message, param = (error.message, error.param) if isinstance(error, ClientError) else (str(error), None)
-    body = ErrorResponse(error=ErrorBody(message=message, type=error.type, param=param, code=error.code))
-    return JSONResponse(body.model_dump(), status, headers)
+    body = ErrorResponse(error=ErrorBody(message=error.message, type=error.type, param=error.param, code=error.code))
+    return JSONResponse(body.model_dump(), error.status, headers)
 
 
 async def _on_auricle_error(request: Request, error: Exception) -> JSONResponse:
-    if isinstance(error, ClientError):
-        return error_response(error.status, error)
-    if isinstance(error, Unavailable):
-        return error_response(503, error, {"Retry-After": "5"})
-    raise error
+    assert isinstance(error, AuricleError)
+    return error_response(error, {"Retry-After": "5"} if isinstance(error, Unavailable) else None)
 
 
 async def _on_invalid_request(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     complaints = [{**complaint, "loc": complaint["loc"][1:]} for complaint in error.errors()]  # without "body"
     if complaints[0]["type"] == "json_invalid":
-        return error_response(400, ClientError("invalid_json", "The request body is not valid JSON."))
-    return error_response(400, client_error(complaints))  # type: ignore[arg-type]
+        return error_response(ClientError("invalid_json", "The request body is not valid JSON."))
+    return error_response(client_error(complaints))  # type: ignore[arg-type]
 
 
 async def _on_bug(request: Request, error: Exception) -> JSONResponse:
     # The web framework logs it with its traceback.
-    fault = EngineError("The server had an error while processing your request.")
-    fault.code = None
-    return error_response(500, fault)
+    return error_response(AuricleError("The server had an error while processing your request."))
 
 
 async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     code = "unknown_url" if error.status_code == 404 else None
     message = f"{error.detail} ({request.method} {request.url.path})"
-    return error_response(error.status_code, ClientError(code, message), dict(error.headers or {}))
+    return error_response(ClientError(code, message, status=error.status_code), dict(error.headers or {}))

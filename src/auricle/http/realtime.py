@@ -2,92 +2,34 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from fastapi import APIRouter, Depends, Request, Response, WebSocket
-from fastapi.routing import APIRoute
+from fastapi import APIRouter, WebSocket
 from pydantic import Field
-from pydantic_core import from_json
-from starlette.datastructures import Headers
-from starlette.exceptions import HTTPException
 
 from auricle.connection import Connection
-from auricle.errors import AuricleError, ClientError, Unavailable
+from auricle.errors import AuricleError, ClientError
 from auricle.http.auth import EphemeralKey
+from auricle.http.requests import KeyedRoute, State, request_key
 from auricle.http.state import ServerState
 from auricle.ids import new_id
 from auricle.protocol.beta import BetaSession, ClientSecretRequest
 from auricle.protocol.config import ModelDirectory, SessionConfig, Setting, Transcription
 from auricle.protocol.dialect import Dialect, DialectName
-from auricle.protocol.events import ErrorDetail, ErrorEvent
+from auricle.protocol.events import ErrorEvent
 from auricle.protocol.ga import GaSession
 from auricle.protocol.validation import one_of
 from auricle.session.session import Session
 from auricle.transports.websocket import WebSocketTransport
 
-MAX_BODY_BYTES = 1024 * 1024
-"""The largest body that a route here reads."""
-
-
-class _StrictRequest(Request):
-    """A request whose JSON is read as the socket's is: no NaN, and no half surrogates, which no answer could repeat."""
-
-    _whole_body: bytes | None = None
-
-    async def body(self) -> bytes:
-        if self._whole_body is None:
-            body = b""
-            async for chunk in self.stream():
-                body += chunk
-                if len(body) > MAX_BODY_BYTES:
-                    # The one kind of error that FastAPI lets through from here.
-                    raise HTTPException(413, f"The request body is over {MAX_BODY_BYTES // 1024**2} MiB.")
-            self._whole_body = body
-        return self._whole_body
-
-    async def json(self) -> Any:
-        try:
-            return from_json(await self.body(), allow_inf_nan=False)
-        except ValueError as error:
-            raise json.JSONDecodeError(str(error), "", 0) from None
-
-
-class _KeyedRoute(APIRoute):
-    """A route that wants an API key, and looks at it before it reads anything else of a request."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        answer = super().get_route_handler()
-
-        async def answer_to_key(request: Request) -> Response:
-            checked_key(request)
-            return await answer(_StrictRequest(request.scope, request.receive))
-
-        return answer_to_key
-
-
 logger = logging.getLogger(__name__)
-router = APIRouter(route_class=_KeyedRoute)
+router = APIRouter(route_class=KeyedRoute)
 
 _SUBPROTOCOL = "realtime"
-_SUBPROTOCOL_KEY = "openai-insecure-api-key."
 _SUBPROTOCOL_BETA = "openai-beta.realtime-v1"
-
-
-def request_key(headers: Headers, subprotocols: Sequence[str] = ()) -> str | None:
-    """The key that a request shows: in `Authorization`, in Azure's `api-key`, or in a browser's subprotocols."""
-    scheme, _, key = headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and key.strip():
-        return key.strip()
-    if "api-key" in headers:
-        return headers["api-key"]
-    for subprotocol in subprotocols:
-        if subprotocol.startswith(_SUBPROTOCOL_KEY):
-            return subprotocol.removeprefix(_SUBPROTOCOL_KEY)
-    return None
 
 
 # Ephemeral keys
@@ -113,22 +55,6 @@ class ClientSecret(Setting):
     value: str
     expires_at: int = Field(description="Unix time, seconds")
     session: dict[str, Any]
-
-
-def server_state(request: Request) -> ServerState:
-    """The parts of the running server, for a route."""
-    state: ServerState = request.app.state.server
-    return state
-
-
-def checked_key(request: Request) -> None:
-    """Refuse a request without a valid API key. An ephemeral key is no API key: it can't make others."""
-    key = request_key(request.headers)
-    if server_state(request).authenticator.check(key) is not None:
-        raise ClientError("invalid_api_key", "An ephemeral key opens sessions only; use an API key here.", status=401)
-
-
-State = Annotated[ServerState, Depends(server_state)]
 
 
 @router.post("/v1/realtime/client_secrets", tags=["Realtime"])
@@ -180,7 +106,7 @@ async def realtime(websocket: WebSocket) -> None:
         config = _initial_config(state.models, websocket, dialect, ephemeral)
         state.check_room()
     except AuricleError as error:
-        await _refuse(transport, error)
+        await _refuse(state, transport, error)
         return
     expires_at = int(time.time() + state.session_limits.max_session_s)
     session = Session(new_id("sess"), expires_at, config, state.session_limits, new_id)
@@ -226,15 +152,10 @@ def _initial_config(
     return SessionConfig(transcription=Transcription(model=model)).with_default_turn_detection()
 
 
-async def _refuse(transport: WebSocketTransport, error: AuricleError) -> None:
+async def _refuse(state: ServerState, transport: WebSocketTransport, error: AuricleError) -> None:
     """Tell the client why it gets no session, and close. Also told to the log: such a client often only tries again."""
-    if isinstance(error, ClientError):
-        detail = ErrorEvent.of(error).error
-        code = 3000 if error.status == 401 else 4000
-    else:
-        assert isinstance(error, Unavailable)
-        detail = ErrorDetail(type=error.type, code=error.code, message=str(error), param=None, event_id=None)
-        code = 1013
-    logger.info("session refused", extra={"error": detail.code, "code": code})
-    await transport.send(json.dumps({"type": "error", "event_id": new_id("event"), "error": detail.model_dump()}))
-    await transport.close(code, detail.type + (f".{detail.code}" if detail.code else ""))
+    code = {401: 3000, 503: 1013}.get(error.status, 4000)
+    logger.info("session refused", extra={"error": error.code, "code": code})
+    for message in state.dialects["ga"].serialize(ErrorEvent.of(error), new_id):  # the same in both dialects
+        await transport.send(message)
+    await transport.close(code, error.type + (f".{error.code}" if error.code else ""))

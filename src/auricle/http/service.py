@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Literal
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 from pydantic import BaseModel
 
 from auricle import __version__
 from auricle.errors import ClientError
-from auricle.http.realtime import State, checked_key
+from auricle.http.requests import KeyedRoute, State
 
 router = APIRouter()
+keyed_router = APIRouter(route_class=KeyedRoute)
 
 
 class Model(BaseModel):
@@ -35,13 +36,13 @@ class Health(BaseModel):
     """Sessions that are open now."""
 
 
-@router.get("/v1/models", dependencies=[Depends(checked_key)], tags=["Models"])
+@keyed_router.get("/v1/models", tags=["Models"])
 async def list_models(state: State) -> ModelList:
     """All models, and the further names that they go by."""
     return ModelList(data=[Model(id=name) for name in state.models.names])
 
 
-@router.get("/v1/models/{name:path}", dependencies=[Depends(checked_key)], tags=["Models"])
+@keyed_router.get("/v1/models/{name:path}", tags=["Models"])
 async def retrieve_model(state: State, name: str) -> Model:
     """One model by name."""
     if state.models.find(name) is None:

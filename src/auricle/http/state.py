@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from auricle.connection import Connection, ConnectionLimits
 from auricle.errors import Unavailable
 from auricle.http.auth import Authenticator
-from auricle.protocol.beta import BetaDialect
 from auricle.protocol.config import ModelDirectory
 from auricle.protocol.dialect import Dialect, DialectName
-from auricle.protocol.ga import GaDialect
 from auricle.scheduler import BatchScheduler
 from auricle.session.session import SessionLimits
 
@@ -26,12 +25,9 @@ class ServerState:
     session_limits: SessionLimits
     connection_limits: ConnectionLimits
     max_sessions: int
-    dialects: dict[DialectName, Dialect] = field(init=False)
+    dialects: Mapping[DialectName, Dialect]
     connections: set[Connection] = field(default_factory=set)
     is_draining: bool = False
-
-    def __post_init__(self) -> None:
-        self.dialects = {"ga": GaDialect(self.models), "beta": BetaDialect(self.models)}
 
     def check_room(self) -> None:
         """Raises Unavailable: there is no room for another session."""

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from auricle.errors import ClientError
+from auricle.errors import AuricleError
 from auricle.protocol.config import SessionConfig
 
 MAX_EVENT_ID_LENGTH = 512
@@ -270,8 +270,8 @@ class ErrorEvent(ServerEventBase):
     error: ErrorDetail
 
     @classmethod
-    def of(cls, error: ClientError, event_id: str | None = None) -> ErrorEvent:
-        """The event that tells the client of its error; `event_id` is that of the client's event, if it is known."""
+    def of(cls, error: AuricleError, event_id: str | None = None) -> ErrorEvent:
+        """The event that tells the client of an error; `event_id` is that of the client's event, if it is known."""
         detail = ErrorDetail(
             type=error.type,
             code=error.code,

@@ -24,7 +24,6 @@ from auricle.protocol.events import (
     Commit,
     Committed,
     DeleteItem,
-    ErrorDetail,
     ErrorEvent,
     ItemAdded,
     ItemDeleted,
@@ -171,8 +170,7 @@ class Session:
     def receive_failure(self, job: Job, error: EngineError) -> list[Output]:
         """Take in that a job failed: its item will have no text, or its windows count as silence."""
         if isinstance(job, DetectSpeech):
-            detail = ErrorDetail(type=error.type, code=error.code, message=str(error), param=None, event_id=None)
-            return [ErrorEvent(error=detail), *self.receive_speech([0.0] * (job.samples.size // WINDOW_SAMPLES))]
+            return [ErrorEvent.of(error), *self.receive_speech([0.0] * (job.samples.size // WINDOW_SAMPLES))]
         item = self._conversation.get(job.stream_id)
         if item is None or item.is_finished:
             return []
@@ -254,7 +252,7 @@ class Session:
             case UpdateSession():
                 return self._update(event)
             case RetrieveItem():
-                item = self._item(event.item_id, "retriev", "item_retrieve_invalid_item_id")
+                item = self._item(event.item_id, "retrieving", "item_retrieve_invalid_item_id")
                 return [ItemRetrieved(item=item.on_wire(self.config.format.audio_format))]
             case DeleteItem():
                 return self._delete(event)
@@ -262,8 +260,8 @@ class Session:
                 assert_never(event)
 
     def _append(self, event: Append) -> list[Output]:
-        added_s = len(event.audio) / self.config.format.audio_format.bytes_per_ms / 1000
-        if self._turns is None and self._buffer.duration_samples / SAMPLE_RATE + added_s > self._limits.max_item_s:
+        duration_s = self._buffer.duration_samples / SAMPLE_RATE + self._weight_s(event)
+        if self._turns is None and duration_s > self._limits.max_item_s:
             raise ClientError(
                 "input_audio_buffer_full",
                 f"The input audio buffer holds at most {self._limits.max_item_s:g} s of audio. "
@@ -308,13 +306,13 @@ class Session:
         return [SessionUpdated(session_id=self.id, expires_at=self._expires_at, config=self.config)]
 
     def _delete(self, event: DeleteItem) -> list[Output]:
-        item = self._item(event.item_id, "delet", "item_delete_invalid_item_id")
+        item = self._item(event.item_id, "deleting", "item_delete_invalid_item_id")
         return [ItemDeleted(item_id=item.id), *self._conversation.delete(item)]
 
-    def _item(self, item_id: str, verb: str, code: str) -> SessionItem:
+    def _item(self, item_id: str, deed: str, code: str) -> SessionItem:
         item = self._conversation.get(item_id)
         if item is None:
-            raise ClientError(code, f"Error {verb}ing item: the item with id '{item_id}' does not exist.")
+            raise ClientError(code, f"Error {deed} item: the item with id '{item_id}' does not exist.")
         return item
 
     # Speech and turns

@@ -28,7 +28,6 @@ _LONG_PAUSE_WINDOWS = 32
 _DOUBT = ((4, -0.3), (16, -0.9))
 """With fewer clear windows than the first figure, the mean log-probability of the tokens must reach the second."""
 
-
 MAX_PIECE_S = 20.0
 """The longest stretch that is decoded at once: nobody may wait long for somebody else's long utterance."""
 _CUT_FROM, _CUT_TO = 0.4, 0.75
@@ -101,9 +100,8 @@ def quietest_sample(samples: Samples) -> int:
     if len(frames) < _SMOOTHING_FRAMES:
         return samples.size // 2
     energy = np.convolve((frames**2).mean(axis=1), np.ones(_SMOOTHING_FRAMES), "valid")
-    quietest = (
-        energy.size - 1 - int(energy[::-1].argmin())
-    )  # the last of equals, so that silence is not cut into scraps
+    # The last of equals, so that silence is not cut into scraps.
+    quietest = energy.size - 1 - int(energy[::-1].argmin())
     return (quietest + _SMOOTHING_FRAMES // 2) * frame_samples + frame_samples // 2
 
 

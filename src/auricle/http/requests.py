@@ -1,0 +1,86 @@
+"""How a request is read, and whose key it shows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Annotated, Any
+
+from fastapi import Depends, Request, Response
+from fastapi.routing import APIRoute
+from pydantic_core import from_json
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+
+from auricle.errors import ClientError
+from auricle.http.state import ServerState
+
+MAX_BODY_BYTES = 1024 * 1024
+"""The largest body that a route reads."""
+
+_SUBPROTOCOL_KEY = "openai-insecure-api-key."
+
+
+def request_key(headers: Headers, subprotocols: Sequence[str] = ()) -> str | None:
+    """The key that a request shows: in `Authorization`, in Azure's `api-key`, or in a browser's subprotocols."""
+    scheme, _, key = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and key.strip():
+        return key.strip()
+    if "api-key" in headers:
+        return headers["api-key"]
+    for subprotocol in subprotocols:
+        if subprotocol.startswith(_SUBPROTOCOL_KEY):
+            return subprotocol.removeprefix(_SUBPROTOCOL_KEY)
+    return None
+
+
+def server_state(request: Request) -> ServerState:
+    """The parts of the running server, for a route."""
+    state: ServerState = request.app.state.server
+    return state
+
+
+def _check_key(request: Request) -> None:
+    """Refuse a request without a valid API key. An ephemeral key is no API key: it can't make others."""
+    key = request_key(request.headers)
+    if server_state(request).authenticator.check(key) is not None:
+        raise ClientError("invalid_api_key", "An ephemeral key opens sessions only; use an API key here.", status=401)
+
+
+State = Annotated[ServerState, Depends(server_state)]
+
+
+class _StrictRequest(Request):
+    """A request whose JSON is read as the socket's is: no NaN, and no half surrogates, which no answer could repeat."""
+
+    _whole_body: bytes | None = None
+
+    async def body(self) -> bytes:
+        if self._whole_body is None:
+            body = b""
+            async for chunk in self.stream():
+                body += chunk
+                if len(body) > MAX_BODY_BYTES:
+                    # The one kind of error that FastAPI lets through from here.
+                    raise HTTPException(413, f"The request body is over {MAX_BODY_BYTES // 1024**2} MiB.")
+            self._whole_body = body
+        return self._whole_body
+
+    async def json(self) -> Any:
+        try:
+            return from_json(await self.body(), allow_inf_nan=False)
+        except ValueError as error:
+            raise json.JSONDecodeError(str(error), "", 0) from None
+
+
+class KeyedRoute(APIRoute):
+    """A route that wants an API key, and looks at it before it reads anything else of a request."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        answer = super().get_route_handler()
+
+        async def answer_to_key(request: Request) -> Response:
+            _check_key(request)
+            return await answer(_StrictRequest(request.scope, request.receive))
+
+        return answer_to_key
