@@ -147,7 +147,13 @@ def test_half_a_surrogate_pair_is_refused_since_no_answer_could_repeat_it(api: h
 
 @pytest.mark.parametrize("path", [SECRETS, SESSIONS])
 def test_a_form_is_refused(api: httpx.Client, path: str):
-    error_of(api.post(path, data={"session": "x"}))
+    error = error_of(api.post(path, data={"session": "x"}))
+    assert "Content-Type: application/json" in error["message"]
+
+
+@pytest.mark.parametrize("path", [SECRETS, SESSIONS])
+def test_a_body_of_no_declared_type_is_read_as_json(api: httpx.Client, path: str):
+    assert api.post(path, content=b"{}").status_code == 200
 
 
 # client_secrets

@@ -74,7 +74,7 @@ def create_app(settings: Settings) -> FastAPI:
         version=__version__,
         description=DESCRIPTION,
         redoc_url=None,
-        strict_content_type=False,  # `curl -d` says that JSON is a form
+        strict_content_type=False,  # a body without a Content-Type is read as JSON
         responses={"4XX": {"model": ErrorResponse, "description": "What is wrong with the request"}},
     )
     app.state.server = state
@@ -104,6 +104,9 @@ async def _on_invalid_request(request: Request, error: Exception) -> JSONRespons
     complaints = [{**complaint, "loc": complaint["loc"][1:]} for complaint in error.errors()]  # without "body"
     if complaints[0]["type"] == "json_invalid":
         return error_response(ClientError("invalid_json", "The request body is not valid JSON."))
+    if isinstance(complaints[0]["input"], bytes):  # which FastAPI leaves unread where it is said to be something else
+        message = "The request body must be JSON, sent with 'Content-Type: application/json'."
+        return error_response(ClientError("invalid_type", message))
     return error_response(client_error(complaints))  # type: ignore[arg-type]
 
 
