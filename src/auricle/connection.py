@@ -6,9 +6,10 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
-from auricle.errors import ClientError, EngineError
+from auricle.errors import ClientError, EngineError, Unavailable
 from auricle.protocol.dialect import Dialect
 from auricle.protocol.events import ErrorEvent
 from auricle.scheduler import BatchScheduler
@@ -110,16 +111,24 @@ class Connection:
         scheduler: BatchScheduler,
         limits: ConnectionLimits,
         new_id: Callable[[str], str],
+        admit_speaker: Callable[[], None] = lambda: None,
     ) -> None:
+        """`admit_speaker` is asked before the first decoding. It raises Unavailable: there is no room for it."""
         self._transport = transport
         self._session = session
         self._dialect = dialect
         self._scheduler = scheduler
         self._limits = limits
         self._new_id = new_id
+        self._admit_speaker = admit_speaker
+        self._has_spoken = False
         self._outbox = _Outbox(limits.max_outbox_bytes)
         self._max_backlog_s = limits.max_backlog_s
         self._jobs: set[asyncio.Task[None]] = set()
+        self._decodings: dict[str, asyncio.Task[None]] = {}
+        """The job of each item that is out: a newer one takes its place."""
+        self._final_decoding = asyncio.Lock()
+        """Ended items are decoded one by one, so that a client far ahead of its text stands in nobody's way."""
         self._receiver: asyncio.Task[None] | None = None
         self._end: asyncio.Future[_End] = asyncio.get_running_loop().create_future()
         self._progress = asyncio.Event()
@@ -215,12 +224,13 @@ class Connection:
     def _perform(self, outputs: Sequence[Output]) -> None:
         """Carry out what the session returned, in order."""
         for output in outputs:
+            if self._end.done():  # the last word has been said
+                break
             if isinstance(output, ErrorEvent):
                 self._last_error = output.error.code
             if isinstance(output, DetectSpeech | Decode):
-                task = asyncio.get_running_loop().create_task(self._run_job(output))
-                self._jobs.add(task)
-                task.add_done_callback(self._check)
+                if isinstance(output, DetectSpeech) or self._may_speak():
+                    self._start_job(output)
                 continue
             try:
                 for message in self._dialect.serialize(output, self._new_id):
@@ -229,16 +239,41 @@ class Connection:
                 self._stop(_SLOW_READER)
         self._progress.set()
 
+    def _may_speak(self) -> bool:
+        """Whether the session may have speech decoded: once it may, always, else the connection ends."""
+        if not self._has_spoken:
+            try:
+                self._admit_speaker()
+            except Unavailable as error:
+                self._perform([ErrorEvent.of(error)])
+                self._stop(_End(1013, f"{error.type}.{error.code}"))
+                return False
+            self._has_spoken = True
+        return True
+
+    def _start_job(self, job: Job) -> None:
+        task = asyncio.get_running_loop().create_task(self._run_job(job))
+        self._jobs.add(task)
+        task.add_done_callback(self._check)
+        if isinstance(job, Decode):
+            if older := self._decodings.get(job.stream_id):
+                older.cancel()
+            self._decodings[job.stream_id] = task
+
     async def _run_job(self, job: Job) -> None:
         try:
             match job:
                 case DetectSpeech():
                     outputs = self._session.receive_speech(await self._scheduler.run(job))
                 case Decode():
-                    outputs = self._session.receive_hypothesis(job.stream_id, await self._scheduler.run(job))
+                    async with self._final_decoding if job.is_final else nullcontext():
+                        hypothesis = await self._scheduler.run(job)
+                    outputs = self._session.receive_hypothesis(job.stream_id, hypothesis)
         except EngineError as error:
             logger.warning("A job of session %s failed: %s", self._session.id, error)
             outputs = self._session.receive_failure(job, error)
+        if isinstance(job, Decode):
+            del self._decodings[job.stream_id]
         self._perform(outputs)
 
     def _check(self, task: asyncio.Task[None]) -> None:

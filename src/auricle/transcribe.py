@@ -34,7 +34,7 @@ def transcribe(
 ) -> Iterator[Segment]:
     """The segments of a recording, as its `blocks` (float32 mono, 16 kHz, any length) come in. Raises EngineError."""
     config = SessionConfig(transcription=options, turn_detection=_TURN_DETECTION, turn_detection_given=True)
-    session = Session(new_id("sess"), 0, config, SessionLimits(), new_id)
+    session = Session(new_id("sess"), 0, config, SessionLimits(), new_id, is_live=False)
     driver = _Driver(session, detector, engine)
     try:
         for block in chain(blocks, [_LAST_WINDOW]):

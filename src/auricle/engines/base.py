@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from auricle.audio.formats import Samples
 from auricle.errors import EngineError
 from auricle.protocol.config import ModelInfo, Transcription
-from auricle.session.jobs import Decode, DetectSpeech, Hypothesis, Token
+from auricle.session.jobs import Decode, DetectSpeech, Hypothesis, Stage, Token
 
 __all__ = [
     "Decode",
@@ -19,26 +20,25 @@ __all__ = [
     "ModelInfo",
     "OfflineModel",
     "SpeechDetector",
+    "Stage",
     "Token",
     "Transcription",
+    "Utterance",
 ]
 
 
 class Engine(Protocol):
     """A speech recogniser that serves many streams. Lives in the worker process and is called by one thread only.
 
-    The state that it keeps for a stream is a cache: it can be lost and is then rebuilt by replaying the stream's audio.
+    What it keeps for a stream is a cache: a job says all that is needed, so it can be lost at any time.
     """
 
     def decode(self, jobs: Sequence[Decode]) -> list[Hypothesis]:
-        """Advance each stream by its new audio; one result per job, in order. A stream occurs at most once in a batch.
+        """Decode each stream's speech as far as it has come; one result per job, in order.
 
-        Raises EngineError: the whole batch failed. Results of a final job don't depend on the other jobs of the batch.
+        A stream occurs at most once in a batch. The text continues the job's settled text. Raises EngineError: the
+        whole batch failed. Results don't depend on the other jobs of the batch.
         """
-        ...
-
-    def release(self, stream_id: str) -> None:
-        """Forget a stream that will not be continued. Unknown streams are ignored."""
         ...
 
 
@@ -58,13 +58,23 @@ class SpeechDetector(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """What an offline model is given."""
+
+    samples: Samples
+    """Float32 mono, 16 kHz, of any length."""
+    options: Transcription
+    draft: tuple[Token, ...] = ()
+    """A guess of its tokens. It saves time and changes nothing but near-ties."""
+
+
 class OfflineModel(Protocol):
     """A model that transcribes whole utterances and keeps nothing between calls."""
 
-    def transcribe(self, utterances: Sequence[Samples], options: Sequence[Transcription]) -> list[tuple[Token, ...]]:
+    def transcribe(self, utterances: Sequence[Utterance]) -> list[tuple[Token, ...]]:
         """The tokens of each utterance, in order.
 
-        `utterances` are float32 mono, 16 kHz, of any length; `options` has one entry for each. The text of an utterance
-        does not depend on its neighbours.
+        The text of an utterance does not depend on its neighbours.
         """
         ...

@@ -14,7 +14,7 @@ KEPT_ITEMS = 1_000
 
 
 class Conversation:
-    """All items from their commit on. Owned by one session."""
+    """All items. Owned by one session."""
 
     def __init__(self, kept_audio_s: float) -> None:
         """`kept_audio_s`: of how many seconds of finished items, the newest ones, the audio is kept."""
@@ -23,6 +23,8 @@ class Conversation:
         self._unfinished: deque[SessionItem] = deque()
         self._with_audio: deque[SessionItem] = deque()
         self.items_added = 0
+        self.open_item: SessionItem | None = None
+        """The item that the audio after the last commit will become, once there is something to know of it."""
 
     @property
     def last_id(self) -> str | None:
@@ -35,11 +37,12 @@ class Conversation:
         return [item for item in self._unfinished if not item.is_finished]
 
     def get(self, item_id: str) -> SessionItem | None:
-        """An item that is remembered."""
+        """A committed item that is remembered."""
         return self._items.get(item_id)
 
     def add(self, item: SessionItem) -> None:
-        """A new item, which is not finished."""
+        """An item is committed. It is not finished."""
+        self.open_item = None
         self._items[item.id] = item
         self._unfinished.append(item)
         self.items_added += 1
@@ -55,7 +58,6 @@ class Conversation:
         """An item's text is complete or will never be. Returns what can be told now."""
         item.unsent += last_events
         item.is_finished = True
-        item.pieces.clear()
         self._with_audio.append(item)
         kept_samples = sum(item.samples.size for item in self._with_audio)
         while kept_samples > self._kept_samples:
@@ -70,7 +72,6 @@ class Conversation:
         if item in self._with_audio:
             self._with_audio.remove(item)
         item.drop_audio()
-        item.pieces.clear()
         item.unsent.clear()
         item.is_finished = True
         return self._tell()
@@ -88,4 +89,7 @@ class Conversation:
             if not first.is_finished:
                 break
             self._unfinished.popleft()
+        if not self._unfinished and self.open_item:
+            events += self.open_item.unsent
+            self.open_item.unsent = []
         return events

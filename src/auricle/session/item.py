@@ -1,22 +1,23 @@
-"""One utterance of a session, from its commit on."""
+"""One utterance of a session, from its first sound on."""
 
 from __future__ import annotations
 
 import base64
-from collections import deque
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from auricle.audio.formats import SAMPLE_RATE, AudioFormat, Samples, encode
 from auricle.audio.resample import Resampler
+from auricle.errors import EngineError
 from auricle.protocol.config import Transcription
 from auricle.protocol.events import InputAudio, Item, ServerEvent
-from auricle.session.speech import SpeechPiece
-from auricle.session.transcript import ItemTranscript
+from auricle.session.decoding import ItemDecoding
 
 MAX_AUDIO_LENGTH = 900_000
 """Characters of base64 in one event. Clients on the `websockets` library refuse events over 1 MiB."""
+
+NO_SAMPLES: Samples = np.zeros(0, np.float32)
 
 
 @dataclass(eq=False)
@@ -24,26 +25,39 @@ class SessionItem:
     """What a session knows of one of its items."""
 
     id: str
-    samples: Samples
-    """The item's audio, kept until its transcript is complete and for a while after; then empty."""
-    duration_samples: int
+    start: int
+    """Position of its first sample."""
+    decoding: ItemDecoding
     options: Transcription | None
-    """The transcription settings at the time of the commit; None: no text is wanted."""
+    """The settings under which it is transcribed; None: no text is wanted."""
     with_logprobs: bool
-    transcript: ItemTranscript = field(default_factory=ItemTranscript)
-    pieces: deque[SpeechPiece] = field(default_factory=deque)
-    """What is still to be decoded of it, in order; the first is being decoded."""
+    samples: Samples = field(default_factory=lambda: NO_SAMPLES)
+    """The item's audio, from its commit until its transcript is complete and for a while after."""
+    duration_samples: int = 0
+    """Known from the commit on."""
     unsent: list[ServerEvent] = field(default_factory=list)
     """Events that wait until the items before this one are finished."""
+    failure: EngineError | None = None
+    """Why it can have no text."""
     is_finished: bool = False
 
+    def commit(self, samples: Samples) -> None:
+        """The utterance is over; `samples` is all of it."""
+        self.samples = samples
+        self.duration_samples = samples.size
+        self.decoding.read = self._read
+        self.decoding.end(self.start + samples.size)
+
+    def _read(self, start: int, end: int) -> Samples:
+        return self.samples[start - self.start : end - self.start]
+
     def drop_audio(self) -> None:
-        """Forget the samples. A copy of none, since a slice would keep them all alive."""
-        self.samples = self.samples[:0].copy()
+        """Forget the samples."""
+        self.samples = NO_SAMPLES
 
     def on_wire(self, audio_format: AudioFormat | None = None) -> Item:
         """The item as the client sees it, with its audio in `audio_format` where that is kept and fits in one event."""
-        transcript = self.transcript.text if self.is_finished and self.options else None
+        transcript = self.decoding.transcript.text if self.is_finished and self.options else None
         audio = self._encoded(audio_format) if audio_format else None
         return Item(id=self.id, content=(InputAudio(transcript=transcript, audio=audio),))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 
 from auricle.audio.formats import Samples
 from auricle.protocol.config import Transcription
@@ -18,24 +19,6 @@ class DetectSpeech:
 
 
 @dataclass(frozen=True, slots=True)
-class Decode:
-    """Turn one stream's new audio into text: its share of a batch."""
-
-    stream_id: str
-    """The id of the item. Unique over all sessions."""
-    options: Transcription
-    samples: Samples
-    """New audio only, float32 mono, 16 kHz; may be empty when `is_final`."""
-    is_final: bool
-    """The utterance ends here: everything must be committed."""
-    committed: str = ""
-    """Text that was already promised: what a rebuilt stream must continue."""
-
-
-Job = DetectSpeech | Decode
-
-
-@dataclass(frozen=True, slots=True)
 class Token:
     """A piece of text, the natural logarithm of its probability, and its time where the engine knows it."""
 
@@ -43,13 +26,49 @@ class Token:
     logprob: float
     start_s: float | None = None
     end_s: float | None = None
+    ids: tuple[int, ...] = ()
+    """What the engine calls it; other engines can't read that."""
+
+
+class Stage(IntEnum):
+    """How far a stretch of speech has come. Where there is more to do than can be done, the lower goes first."""
+
+    FINAL = 0
+    """It has ended: all of its text is wanted."""
+    PAUSE = 1
+    """The speaker is silent, so that it may have ended."""
+    SPEAKING = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Decode:
+    """Turn a stretch of an item's speech into text, as far as it has come: one stream's share of a batch."""
+
+    stream_id: str
+    """The id of the item. Unique over all sessions."""
+    options: Transcription
+    samples: Samples
+    """The whole stretch so far, float32 mono, 16 kHz, so that nothing is lost with the engine."""
+    stage: Stage = Stage.FINAL
+    piece: int = 0
+    """Which stretch of the item it is."""
+    settled: str = ""
+    """Its text as far as it was told: what is found continues that."""
+
+    @property
+    def is_final(self) -> bool:
+        """Whether all of the text must be committed."""
+        return self.stage is Stage.FINAL
+
+
+Job = DetectSpeech | Decode
 
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
-    """What a stream is believed to say after a step."""
+    """What a stretch of speech is believed to say."""
 
     committed: tuple[Token, ...] = ()
-    """New tokens that will not change again; they continue what was committed before."""
+    """New tokens that are settled now; they continue what was settled before."""
     tentative: tuple[Token, ...] = ()
-    """Tokens after the committed ones that may still change; empty when the step was final."""
+    """Tokens after the committed ones that may still change; empty when the job was final."""

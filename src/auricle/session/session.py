@@ -6,7 +6,6 @@ Rules without a source of their own are those of OpenAI's service as its API ref
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import assert_never
@@ -41,20 +40,17 @@ from auricle.protocol.events import (
     UpdateSession,
 )
 from auricle.session.conversation import Conversation
+from auricle.session.decoding import ItemDecoding
 from auricle.session.input_buffer import InputAudioBuffer, to_ms, to_samples
 from auricle.session.item import SessionItem
-from auricle.session.jobs import Decode, DetectSpeech, Hypothesis, Job, Token
-from auricle.session.speech import is_believable, speech_pieces
+from auricle.session.jobs import DetectSpeech, Hypothesis, Job, Token
 from auricle.session.transcript import log_probabilities, usage
 from auricle.session.turns import TurnChange, TurnDetector, TurnRule
+from auricle.session.waiting import Entry, WaitingLine, duration_s
 
 Output = ServerEvent | Job
-_Entry = ClientEvent | Samples | ErrorEvent
-"""What can stand in line: events, audio, and errors that are told in their turn."""
 
 MIN_COMMIT_MS = 100
-EVENT_WEIGHT_S = 0.1
-"""What an event without audio that waits counts for in the backlog."""
 KEPT_SILENCE_MS = 2_000
 """How much audio without a turn stays committable by hand when turns are detected; more if the prefix needs it."""
 MAX_DETECT_SAMPLES = 96 * WINDOW_SAMPLES
@@ -87,20 +83,25 @@ class Session:
         config: SessionConfig,
         limits: SessionLimits,
         new_id: Callable[[str], str],
+        *,
+        is_live: bool = True,
     ) -> None:
-        """`expires_at` is Unix time in seconds; `new_id("item")` makes an id that is unique over all sessions."""
+        """`expires_at` is Unix time in seconds; `new_id("item")` makes an id that is unique over all sessions.
+
+        Unless `is_live`, nobody waits for the text of a turn that goes on, and it is decoded at its end.
+        """
         self.id = session_id
         self.config = config
         self._expires_at = expires_at
         self._limits = limits
         self._new_id = new_id
+        self._is_live = is_live
         self._buffer = InputAudioBuffer(config.format.audio_format)
         self._turns = TurnDetector(TurnRule.of(config.turn_detection)) if config.turn_detection else None
-        self._open_item_id: str | None = None
-        """The item that an open turn will become. The turn's audio begins where the buffer begins."""
+        self._is_announced = False
+        """Whether the client was told that the speech of the open item has started."""
         self._is_detecting = False
-        self._waiting: deque[_Entry] = deque()
-        self._waiting_s = 0.0
+        self._waiting = WaitingLine()
         self._conversation = Conversation(limits.kept_audio_s)
 
     # What the connection looks at
@@ -119,13 +120,15 @@ class Session:
     def backlog_s(self) -> float:
         """Seconds of audio that came in and wait for speech detection or for their text."""
         undecoded = sum(item.duration_samples for item in self._conversation.unfinished)
-        return (self._buffer.unheard_samples + undecoded) / SAMPLE_RATE + self._waiting_s
+        return (self._buffer.unheard_samples + undecoded) / SAMPLE_RATE + self._waiting.weight_s
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing is open: no turn, no event that waits, no item without its text."""
-        has_open_turn = self._turns is not None and self._open_item_id is not None
-        return self._has_heard_all and not (has_open_turn or self._waiting or self._conversation.unfinished)
+        has_open_turn = self._turns is not None and self._open_item is not None
+        return self._has_heard_all and not (
+            has_open_turn or self._waiting.first is not None or self._conversation.unfinished
+        )
 
     # What happens to it
 
@@ -152,29 +155,26 @@ class Session:
         for probability in probabilities:
             self._buffer.hear(probability)
             outputs += self._advance_turn(probability)
+        # Once for all windows: of a file that comes at once, whole turns are heard before their text is needed.
+        if self._open_item:
+            outputs += self._decode(self._open_item)
         return outputs + self._handle_waiting()
 
     def receive_hypothesis(self, item_id: str, hypothesis: Hypothesis) -> list[Output]:
-        """Take in the answer to a final `Decode`. An item that was deleted meanwhile is ignored."""
-        item = self._conversation.get(item_id)
-        if item is None or item.is_finished:
-            return []
-        piece = item.pieces.popleft()
-        tokens = hypothesis.committed if is_believable(hypothesis.committed, piece.clear_windows) else ()
-        told = item.transcript.extend(tokens)
-        if item.pieces:
-            item.transcript.begin_piece()
-            return [*self._conversation.tell(item, _deltas(item, told)), *self._decode(item)]
-        return [*self._conversation.finish(item, [*_deltas(item, told), _completion(item)])]
+        """Take in the answer to the last `Decode` of an item. One that was deleted or cleared meanwhile is ignored."""
+        item = self._undecoded(item_id)
+        return self._decode(item, item.decoding.receive(hypothesis)) if item else []
 
     def receive_failure(self, job: Job, error: EngineError) -> list[Output]:
         """Take in that a job failed: its item will have no text, or its windows count as silence."""
         if isinstance(job, DetectSpeech):
             return [ErrorEvent.of(error), *self.receive_speech([0.0] * (job.samples.size // WINDOW_SAMPLES))]
-        item = self._conversation.get(job.stream_id)
-        if item is None or item.is_finished:
+        item = self._undecoded(job.stream_id)
+        if item is None:
             return []
-        return [*self._conversation.finish(item, [_failed(item, error)])]
+        if not item.decoding.receive_failure():
+            item.failure = error
+        return self._decode(item)
 
     def expire(self) -> ErrorEvent:
         """The session has reached its longest time. The connection closes after telling this."""
@@ -184,7 +184,7 @@ class Session:
 
     def end_turn(self) -> list[Output]:
         """End an open turn now, as if silence had, unless some audio is still to be heard: there will be no more."""
-        return self._stop_turn() if self._open_item_id and self._turns and self._has_heard_all else []
+        return self._stop_turn() if self._open_item and self._turns and self._has_heard_all else []
 
     def fail_unfinished(self, error: EngineError) -> list[Output]:
         """Give up on all items that have no text yet."""
@@ -195,33 +195,18 @@ class Session:
 
     # Client events
 
-    def _receive(self, entry: _Entry) -> list[Output]:
-        self._waiting.append(entry)
-        self._waiting_s += self._weight_s(entry)
+    def _receive(self, entry: Entry) -> list[Output]:
+        self._waiting.add(entry, self.config.format.audio_format)
         return self._handle_waiting()
 
     def _handle_waiting(self) -> list[Output]:
         """Handle what waits, as far as speech detection has come."""
         outputs: list[Output] = []
-        while self._waiting and self._has_heard_before(self._waiting[0]):
-            entry = self._waiting.popleft()
-            self._waiting_s -= self._weight_s(entry)
-            outputs += self._handle(entry)
-        if not self._waiting:
-            self._waiting_s = 0.0  # the format may have changed while audio waited, and sums of fractions drift
+        while (first := self._waiting.first) is not None and self._has_heard_before(first):
+            outputs += self._handle(self._waiting.take())
         return outputs + self._detect()
 
-    def _weight_s(self, entry: _Entry) -> float:
-        """What an entry adds to the backlog while it waits: its audio, or a little, so that events are bounded too."""
-        match entry:
-            case Append():
-                return len(entry.audio) / self.config.format.audio_format.bytes_per_ms / 1000
-            case np.ndarray():
-                return entry.size / SAMPLE_RATE
-            case _:
-                return EVENT_WEIGHT_S
-
-    def _has_heard_before(self, entry: _Entry) -> bool:
+    def _has_heard_before(self, entry: Entry) -> bool:
         if isinstance(entry, Append | np.ndarray):
             return True
         if isinstance(entry, Commit) and self._has_heard_all and self._can_commit:
@@ -229,7 +214,7 @@ class Session:
             self._buffer.flush()
         return self._has_heard_all
 
-    def _handle(self, entry: _Entry) -> list[Output]:
+    def _handle(self, entry: Entry) -> list[Output]:
         match entry:
             case np.ndarray():
                 self._buffer.append(entry)
@@ -260,8 +245,8 @@ class Session:
                 assert_never(event)
 
     def _append(self, event: Append) -> list[Output]:
-        duration_s = self._buffer.duration_samples / SAMPLE_RATE + self._weight_s(event)
-        if self._turns is None and duration_s > self._limits.max_item_s:
+        buffered_s = self._buffer.duration_samples / SAMPLE_RATE + duration_s(event, self.config.format.audio_format)
+        if self._turns is None and buffered_s > self._limits.max_item_s:
             raise ClientError(
                 "input_audio_buffer_full",
                 f"The input audio buffer holds at most {self._limits.max_item_s:g} s of audio. "
@@ -296,13 +281,18 @@ class Session:
         before, self.config = self.config, event.apply(self.config)
         if self.config.format != before.format:
             self._buffer.use_format(self.config.format.audio_format)
+        item = self._open_item
+        if item and not (self._is_announced or item.decoding.has_told or self.config.turn_detection is None):
+            item = self._conversation.open_item = None  # a turn will begin a new one
         if self.config.turn_detection is None:
             # An open turn keeps its item: the client has been told its id and will commit it by hand.
             self._turns = None
         elif self._turns is None:
-            self._turns = TurnDetector(TurnRule.of(self.config.turn_detection), is_open=self._open_item_id is not None)
+            self._turns = TurnDetector(TurnRule.of(self.config.turn_detection), is_open=item is not None)
         else:
             self._turns.rule = TurnRule.of(self.config.turn_detection)
+        if item:
+            self._apply_settings(item)
         return [SessionUpdated(session_id=self.id, expires_at=self._expires_at, config=self.config)]
 
     def _delete(self, event: DeleteItem) -> list[Output]:
@@ -329,7 +319,13 @@ class Session:
 
     def _advance_turn(self, probability: float) -> list[Output]:
         end = self._buffer.heard
-        if self._turns is None or end <= self._buffer.start:  # or all of the window is committed or cleared
+        if end <= self._buffer.start:  # all of the window is committed or cleared
+            return []
+        if self._open_item:
+            self._open_item.decoding.push(probability)
+        if self._turns is None:
+            if self._open_item is None:
+                self._open()
             return []
         match self._turns.push(probability):
             case TurnChange.STARTED:
@@ -345,54 +341,80 @@ class Session:
 
     def _start_turn(self, detected: int) -> list[Output]:
         assert self._turns is not None
-        self._open_item_id = self._new_id("item")
         self._buffer.drop_before(detected - to_samples(self._turns.rule.prefix_padding_ms))
-        return [SpeechStarted(audio_start_ms=to_ms(self._buffer.start), item_id=self._open_item_id)]
+        item = self._open()
+        self._is_announced = True
+        return [SpeechStarted(audio_start_ms=to_ms(self._buffer.start), item_id=item.id)]
 
     def _stop_turn(self) -> list[Output]:
-        assert self._open_item_id is not None
+        assert self._open_item is not None
         end = self._buffer.heard
-        stopped = SpeechStopped(audio_end_ms=to_ms(end), item_id=self._open_item_id)
+        stopped = SpeechStopped(audio_end_ms=to_ms(end), item_id=self._open_item.id)
         return [stopped, *self._commit(end)]
 
     def _close_turn(self) -> None:
-        self._open_item_id = None
+        self._conversation.open_item = None
+        self._is_announced = False
         if self._turns is not None:
             self._turns.reset()
 
     # Items
 
+    @property
+    def _open_item(self) -> SessionItem | None:
+        return self._conversation.open_item
+
+    def _open(self) -> SessionItem:
+        """Begin an item with what is in the buffer."""
+        buffer = self._buffer
+        rule = self._turns.rule if self._turns else TurnRule.of(ServerVad())
+        decoding = ItemDecoding(buffer.start, rule, buffer.read, is_live=self._is_live)
+        for probability in buffer.probabilities(buffer.start, buffer.heard):
+            decoding.push(probability)
+        item = SessionItem(self._new_id("item"), buffer.start, decoding, options=None, with_logprobs=False)
+        self._apply_settings(item)
+        self._conversation.open_item = item
+        return item
+
+    def _apply_settings(self, item: SessionItem) -> None:
+        """An open item goes with the session's settings, but its text is one model's from the first word on."""
+        item.with_logprobs = LOGPROBS in (self.config.include or ())
+        if item.options != self.config.transcription and not item.decoding.has_told:
+            item.options = self.config.transcription
+            item.decoding.forget_guesses()
+
+    def _undecoded(self, item_id: str) -> SessionItem | None:
+        """The item of that name, if some of its text is still to be found."""
+        if self._open_item and self._open_item.id == item_id:
+            return self._open_item
+        item = self._conversation.get(item_id)
+        return None if item is None or item.is_finished else item
+
     def _commit(self, end: int) -> list[Output]:
         """Make an item of the buffer's audio before `end`."""
-        buffer = self._buffer
-        item = SessionItem(
-            id=self._open_item_id or self._new_id("item"),
-            samples=buffer.read(buffer.start, end),
-            duration_samples=end - buffer.start,
-            options=self.config.transcription,
-            with_logprobs=LOGPROBS in (self.config.include or ()),
-        )
-        if item.options is not None:
-            rule = self._turns.rule if self._turns else TurnRule.of(ServerVad())
-            probabilities = buffer.probabilities(buffer.start, end)
-            item.pieces.extend(speech_pieces(item.samples, buffer.start, probabilities, rule))
+        item = self._open_item or self._open()
+        item.commit(self._buffer.read(self._buffer.start, end))
         previous_id = self._conversation.last_id
-        buffer.drop_before(end)
+        self._buffer.drop_before(end)
         self._close_turn()
         self._conversation.add(item)
         outputs: list[Output] = [
             Committed(previous_item_id=previous_id, item_id=item.id),
             ItemAdded(previous_item_id=previous_id, item=item.on_wire()),
         ]
-        if item.options is None:
-            return [*outputs, *self._conversation.finish(item, [])]
-        if not item.pieces:
-            return [*outputs, *self._conversation.finish(item, [_completion(item)])]
         return [*outputs, *self._decode(item)]
 
-    def _decode(self, item: SessionItem) -> list[Output]:
-        assert item.options is not None
-        return [Decode(item.id, item.options, item.pieces[0].samples, is_final=True)]
+    def _decode(self, item: SessionItem, told: Sequence[Token] = ()) -> list[Output]:
+        """Tell what is new of an item's text, and have the rest decoded."""
+        if item.options is None or item.failure:
+            last_events = [_failed(item, item.failure)] if item.failure else []
+            return [*self._conversation.finish(item, last_events)] if item is not self._open_item else []
+        settled, job = item.decoding.advance(item.id, item.options)
+        events = _deltas(item, [*told, *settled])
+        if item.decoding.is_done:
+            return [*self._conversation.finish(item, [*events, _completion(item)])]
+        outputs: list[Output] = [*self._conversation.tell(item, events)]
+        return [*outputs, job] if job else outputs
 
 
 def _deltas(item: SessionItem, told: Sequence[Token]) -> list[ServerEvent]:
@@ -409,10 +431,10 @@ def _deltas(item: SessionItem, told: Sequence[Token]) -> list[ServerEvent]:
 
 def _completion(item: SessionItem) -> TranscriptionCompleted:
     assert item.options is not None
-    tokens = item.transcript.tokens
+    tokens = item.decoding.transcript.tokens
     return TranscriptionCompleted(
         item_id=item.id,
-        transcript=item.transcript.text,
+        transcript=item.decoding.transcript.text,
         usage=usage(item.options, item.duration_samples, tokens),
         logprobs=log_probabilities(tokens) if item.with_logprobs else None,
     )

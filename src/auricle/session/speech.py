@@ -6,7 +6,8 @@ and doubtful sound is not to be trusted. The figures come from real speech and r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,23 +16,27 @@ from auricle.audio.formats import SAMPLE_RATE, WINDOW_SAMPLES, Samples
 from auricle.session.jobs import Token
 from auricle.session.turns import TurnRule
 
-TAIL_MS = 128
-"""How much audio after the last speech goes with it. More silence makes the text worse, and decoding slower."""
+TAIL_WINDOWS = 4
+"""How much audio after the last speech goes with it (128 ms). More silence makes text worse and decoding slower."""
 
 _CLEAR = 0.5
 _FAINT = 0.35
 """Speech probabilities from which on a window surely is speech, and from which on it may be."""
-_MIN_CLEAR_WINDOWS = 2
+MIN_CLEAR_WINDOWS = 2
 _LONG_PAUSE_WINDOWS = 32
-"""About a second."""
+"""About a second. It always ends a stretch."""
 
 _DOUBT = ((4, -0.3), (16, -0.9))
 """With fewer clear windows than the first figure, the mean log-probability of the tokens must reach the second."""
+SURE_WINDOWS = _DOUBT[-1][0]
+"""From so many clear windows on (half a second) every text is believed."""
 
-MAX_PIECE_S = 20.0
-"""The longest stretch that is decoded at once: nobody may wait long for somebody else's long utterance."""
-_CUT_FROM, _CUT_TO = 0.4, 0.75
-"""Where a longer one is cut, as shares of that: between 8 and 15 s, so that at least 5 s are left."""
+_ENOUGH = ((8 * SAMPLE_RATE, 5), (12 * SAMPLE_RATE, 2))
+"""A stretch longer than the first figure ends at a pause of so many windows."""
+MAX_SAMPLES = 20 * SAMPLE_RATE
+"""The longest stretch: decoding takes longer than in proportion, and nobody may wait long for somebody else's."""
+TELLING_SAMPLES = 18 * SAMPLE_RATE
+"""Up to where a stretch is decoded while it goes on. Without a pause it is cut after that, behind all that was told."""
 _ENERGY_FRAME_S = 0.02
 _SMOOTHING_FRAMES = 9
 """Energy is averaged over 180 ms, so that the middle of a pause wins over the closure of a stop consonant."""
@@ -39,58 +44,98 @@ _SMOOTHING_FRAMES = 9
 
 @dataclass(frozen=True, slots=True)
 class SpeechPiece:
-    """A stretch of an utterance that is decoded at once."""
+    """A stretch of an utterance that is decoded at once. Positions are samples since the session began."""
 
-    samples: Samples
+    start: int
+    end: int
     clear_windows: int
-    """How many windows of clear speech there are in it and in what was spoken without a long pause around it."""
+    """How many windows of clear speech there are in it, or in that of which it was cut off."""
+
+    @property
+    def size(self) -> int:
+        """Its length in samples."""
+        return self.end - self.start
 
 
-def speech_pieces(samples: Samples, start: int, probabilities: Sequence[float], rule: TurnRule) -> list[SpeechPiece]:
-    """The stretches of an utterance that are worth decoding, in order; none if there is no speech in it.
+class SpeechFinder:
+    """Finds the stretches of an utterance that are worth decoding, while its windows are heard.
 
-    `samples` begin at position `start`; `probabilities` are those of the windows from the one on in which `start` lies.
-    What counts as speech, and how much goes before it, is as `rule` has it for turns. What lies in a long pause is left
-    out, since a recogniser would fill it.
+    Owned by one utterance, which feeds it every window in order. What counts as speech, and how much goes before it, is
+    as `rule` has it for turns. What lies in a long pause is left out, since a recogniser would fill it.
     """
-    clear = min(_CLEAR, rule.threshold)
-    first_window = -(start % WINDOW_SAMPLES)  # relative to the samples
-    pieces: list[SpeechPiece] = []
-    end = 0
-    for first, last in _stretches(probabilities, min(_FAINT, clear)):
-        clear_windows = sum(probability >= clear for probability in probabilities[first : last + 1])
-        if clear_windows < _MIN_CLEAR_WINDOWS:
-            continue
-        begin = first_window + first * WINDOW_SAMPLES - rule.prefix_padding_ms * SAMPLE_RATE // 1000
-        begin = max(begin, end)  # not what the stretch before has already
-        end = first_window + (last + 1) * WINDOW_SAMPLES + TAIL_MS * SAMPLE_RATE // 1000
-        pieces += [SpeechPiece(piece, clear_windows) for piece in split_at_pauses(samples[begin:end])]
-    return pieces
 
+    def __init__(self, start: int, rule: TurnRule, read: Callable[[int, int], Samples]) -> None:
+        """`start` is the position of the utterance's first sample; the first window is the one in which it lies.
 
-def _stretches(probabilities: Sequence[float], audible: float) -> list[tuple[int, int]]:
-    """First and last audible window of each stretch of speech without a long pause."""
-    stretches: list[tuple[int, int]] = []
-    for index, probability in enumerate(probabilities):
-        if probability < audible:
-            continue
-        if stretches and index - stretches[-1][1] <= _LONG_PAUSE_WINDOWS:
-            stretches[-1] = (stretches[-1][0], index)
-        else:
-            stretches.append((index, index))
-    return stretches
+        `read` gives the audio between two positions, as far as it is heard.
+        """
+        self.ended: deque[SpeechPiece] = deque()
+        """Stretches that are over; whoever decodes them takes them out."""
+        self.silent_windows = 0
+        """How many windows there have been since the last one that may be speech."""
+        self._earliest = start
+        """Where the next stretch can begin: not in what the one before it has already."""
+        self._heard = start // WINDOW_SAMPLES * WINDOW_SAMPLES
+        self._lead = rule.prefix_padding_ms * SAMPLE_RATE // 1000
+        self._clear = min(_CLEAR, rule.threshold)
+        self._faint = min(_FAINT, self._clear)
+        self._read = read
+        self._start: int | None = None
+        self._last = 0
+        """End of the last window that may be speech."""
+        self._clear_windows = 0
 
+    @property
+    def current(self) -> SpeechPiece | None:
+        """The stretch that goes on, as far as it is heard, unless there has been next to no speech in it."""
+        if self._start is None or self._clear_windows < MIN_CLEAR_WINDOWS:
+            return None
+        end = min(self._last + TAIL_WINDOWS * WINDOW_SAMPLES, self._heard)
+        return SpeechPiece(self._start, end, self._clear_windows)
 
-def split_at_pauses(samples: Samples, max_piece_s: float = MAX_PIECE_S) -> list[Samples]:
-    """Cut audio, float32 mono 16 kHz, into pieces of at most `max_piece_s` seconds, at the quietest places."""
-    max_samples = int(max_piece_s * SAMPLE_RATE)
-    pieces = []
-    while samples.size > max_samples:
-        earliest = int(_CUT_FROM * max_samples)
-        cut = earliest + quietest_sample(samples[earliest : int(_CUT_TO * max_samples)])
-        pieces.append(samples[:cut])
-        samples = samples[cut:]
-    return [*pieces, samples]
+    def push(self, probability: float) -> None:
+        """Take in the next window's speech probability."""
+        begin, self._heard = self._heard, self._heard + WINDOW_SAMPLES
+        if probability >= self._faint:
+            self.silent_windows = 0
+            self._last = self._heard
+            self._clear_windows += probability >= self._clear
+            if self._start is None:
+                self._start = max(begin - self._lead, self._earliest)
+            elif self._last - self._start > MAX_SAMPLES:
+                self._cut()
+            return
+        self.silent_windows += 1
+        if self._start is not None and self._is_enough():
+            self._end_piece()
+
+    def _is_enough(self) -> bool:
+        """Whether a stretch that is silent now ends here."""
+        assert self._start is not None
+        size = self._last - self._start
+        return self.silent_windows >= _LONG_PAUSE_WINDOWS or any(
+            size >= samples and self.silent_windows >= windows for samples, windows in _ENOUGH
+        )
+
+    def _end_piece(self) -> None:
+        if (piece := self.current) is not None:
+            self.ended.append(piece)
+            self._earliest = piece.end
+        self._start = None
+        self._clear_windows = 0  # the speech before a pause proves nothing of what follows
+
+    def _cut(self) -> None:
+        """Divide the stretch that goes on at the quietest place behind all that was decoded while it went on."""
+        assert self._start is not None
+        begin = self._start + TELLING_SAMPLES
+        position = begin + quietest_sample(self._read(begin, self._start + MAX_SAMPLES))
+        self.ended.append(SpeechPiece(self._start, position, self._clear_windows))
+        self._start = self._earliest = position
+
+    def end(self, position: int) -> None:
+        """The utterance has ended at `position`, which may lie up to a window behind what was heard."""
+        self._heard = position
+        self._end_piece()
 
 
 def quietest_sample(samples: Samples) -> int:

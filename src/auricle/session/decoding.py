@@ -1,0 +1,172 @@
+"""What of an utterance is text already, and what is to be decoded next. Knows no client and no other utterance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from auricle.audio.formats import SAMPLE_RATE, Samples
+from auricle.protocol.config import Transcription
+from auricle.session.jobs import Decode, Hypothesis, Stage, Token
+from auricle.session.speech import (
+    SURE_WINDOWS,
+    TAIL_WINDOWS,
+    TELLING_SAMPLES,
+    SpeechFinder,
+    SpeechPiece,
+    is_believable,
+)
+from auricle.session.transcript import ItemTranscript
+from auricle.session.turns import TurnRule
+
+Read = Callable[[int, int], Samples]
+"""Gives the audio between two positions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cadence:
+    """How often speech that goes on is decoded again: each time costs as much as all of the stretch so far."""
+
+    step_s: float
+    growth: float
+    """The next time comes after this share of the stretch's length, if that is more than the step."""
+
+    def next_samples(self, size: int) -> int:
+        """How many samples to wait after decoding `size` samples."""
+        return int(max(self.step_s * SAMPLE_RATE, self.growth * size))
+
+
+PAUSE_WINDOWS = 8
+"""From so many silent windows on (256 ms) a speaker pauses, so that speech may have ended..."""
+_DECODING_WINDOWS = 5
+"""...or sooner, to have so much time for decoding before silence ends the turn."""
+
+DEFAULT_DELAY = "medium"
+CADENCES: Mapping[str, Cadence] = {
+    "minimal": Cadence(0.25, 0.12),
+    "low": Cadence(0.25, 0.2),
+    "medium": Cadence(0.25, 0.25),
+    "high": Cadence(0.4, 0.3),
+    "xhigh": Cadence(1.0, 0.3),
+}
+"""By the client's `delay`. What is settled of each hypothesis is the engine's to say."""
+
+
+class ItemDecoding:
+    """Leads one utterance through the recogniser, a stretch of speech after the other, while it is heard and after.
+
+    Owned by its item. At most one job is out at a time; a new one takes the place of one that has no answer yet.
+    """
+
+    def __init__(self, start: int, rule: TurnRule, read: Read, *, is_live: bool = True) -> None:
+        """`start` is the position of the utterance's first sample; `rule` says what counts as speech.
+
+        Unless `is_live`, nothing is decoded before it has ended.
+        """
+        self.transcript = ItemTranscript()
+        self.read = read
+        """Where the audio is; it moves when the utterance is committed."""
+        self._finder = SpeechFinder(start, rule, read)
+        self._pieces_done = 0
+        self._settled = ""
+        """What was told of the first stretch that is not done."""
+        self._tentative: tuple[Token, ...] = ()
+        self._decoded_end: int | None = None
+        """Up to where the last hypothesis went, of the first stretch that is not done; None: there is none."""
+        self._next_end = 0
+        """Where speech that goes on is to be decoded again."""
+        self._asked: tuple[Decode, SpeechPiece] | None = None
+        self._has_ended = False
+        self._is_live = is_live
+        self._pause_windows = min(max(rule.silence_windows - _DECODING_WINDOWS, TAIL_WINDOWS), PAUSE_WINDOWS)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the utterance has ended and all of it is text."""
+        return self._has_ended and not self._finder.ended
+
+    @property
+    def has_told(self) -> bool:
+        """Whether some of its text is settled."""
+        return bool(self.transcript.tokens)
+
+    def push(self, probability: float) -> None:
+        """Take in the speech probability of the next window."""
+        self._finder.push(probability)
+
+    def end(self, position: int) -> None:
+        """The utterance has ended."""
+        self._finder.end(position)
+        self._has_ended = True
+
+    def forget_guesses(self) -> None:
+        """Decode anew what is not settled: under other settings."""
+        self._decoded_end = self._asked = None
+
+    def advance(self, item_id: str, options: Transcription) -> tuple[list[Token], Decode | None]:
+        """The text that is settled without further work, and the job that is to be done now, if there is one."""
+        told: list[Token] = []
+        while self._finder.ended:
+            piece = self._finder.ended[0]
+            if self._decoded_end != piece.end:
+                return told, self._ask(item_id, options, piece, Stage.FINAL)
+            told += self._finish_piece(self._tentative)
+        piece_and_stage = self._due()
+        return told, self._ask(item_id, options, *piece_and_stage) if piece_and_stage else None
+
+    def receive(self, hypothesis: Hypothesis) -> list[Token]:
+        """Take in the answer to the job that is out. Returns what is to be told of it."""
+        if self._asked is None:  # it was asked under settings that hold no longer
+            return []
+        (job, piece), self._asked = self._asked, None
+        if job.is_final:
+            return self._finish_piece(hypothesis.committed)
+        self._decoded_end = piece.end
+        if piece.clear_windows < SURE_WINDOWS:  # all of it might not be believed in the end
+            self._tentative = hypothesis.committed + hypothesis.tentative
+            return []
+        self._settled += "".join(token.text for token in hypothesis.committed)
+        self._tentative = hypothesis.tentative
+        return self.transcript.extend(hypothesis.committed)
+
+    def receive_failure(self) -> bool:
+        """Take in that the job that is out has failed. Returns whether the utterance can have a text all the same."""
+        if self._asked is None:
+            return True
+        (job, _), self._asked = self._asked, None
+        self._is_live = False  # whatever is wrong with this audio, trying it again and again makes it no better
+        return not job.is_final
+
+    def _finish_piece(self, tokens: tuple[Token, ...]) -> list[Token]:
+        """The first stretch is decoded: `tokens` are those after the settled ones."""
+        piece = self._finder.ended.popleft()
+        if not self._settled and not is_believable(tokens, piece.clear_windows):
+            tokens = ()
+        told = self.transcript.extend(tokens)
+        self.transcript.begin_piece()
+        self._pieces_done += 1
+        self._settled, self._tentative = "", ()
+        self._decoded_end = None
+        self._next_end = 0
+        return told
+
+    def _due(self) -> tuple[SpeechPiece, Stage] | None:
+        """What of the speech that goes on is to be decoded now."""
+        piece = self._finder.current
+        if piece is None or self._asked or self._has_ended or not self._is_live:
+            return None
+        if self._finder.silent_windows >= self._pause_windows:
+            return (piece, Stage.PAUSE) if piece.end != self._decoded_end else None
+        if self._finder.silent_windows:  # nothing new is said
+            return None
+        is_due = piece.end >= self._next_end and piece.size <= TELLING_SAMPLES
+        return (piece, Stage.SPEAKING) if piece.clear_windows >= SURE_WINDOWS and is_due else None
+
+    def _ask(self, item_id: str, options: Transcription, piece: SpeechPiece, stage: Stage) -> Decode | None:
+        if self._asked and self._asked[0].is_final:
+            return None
+        samples = self.read(piece.start, piece.end)
+        job = Decode(item_id, options, samples, stage, self._pieces_done, self._settled)
+        self._asked = job, piece
+        self._next_end = piece.end + CADENCES[options.delay or DEFAULT_DELAY].next_samples(piece.size)
+        return job
