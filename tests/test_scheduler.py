@@ -155,8 +155,123 @@ async def test_stopping_cancels_what_waits() -> None:
         jobs[0].cancel()
 
 
+# Lag
+
+
+class SetClock:
+    """A clock that shows what it is set to."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+        self.works_since_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@asynccontextmanager
+async def timed_lane(execution: Execution, clock: SetClock, max_batch: int = 1) -> AsyncIterator[Lane[str, str]]:
+    """Jobs in capital letters go first; those in small ones may wait."""
+    lane: Lane[str, str] = Lane(execution, max_batch, str.islower, str.islower, lambda: clock.works_since_s, clock)
+    lane.start()
+    yield lane
+    lane.stop()
+
+
+async def submit(lane: Lane[str, str], *jobs: str) -> list[asyncio.Future[str]]:
+    futures = [asyncio.ensure_future(lane.run(job)) for job in jobs]
+    await settle()
+    return futures
+
+
+async def test_there_is_no_lag_while_nothing_waits() -> None:
+    execution, clock = Execution(), SetClock()
+    async with timed_lane(execution, clock) as lane:
+        assert lane.lag_s == 0
+        await submit(lane, "A")
+        clock.now_s += 50
+        assert lane.lag_s == 0  # it is worked on, however long that takes
+        execution.let()
+        await settle()
+        assert lane.lag_s == 0
+
+
+async def test_lag_is_how_long_the_oldest_job_waits() -> None:
+    execution, clock = Execution(), SetClock()
+    async with timed_lane(execution, clock) as lane:
+        await submit(lane, "A", "B")
+        clock.now_s += 2
+        await submit(lane, "C")
+        clock.now_s += 1
+        assert lane.lag_s == 3
+
+
+async def test_lag_is_over_as_long_after_the_last_wait_as_that_took() -> None:
+    execution, clock = Execution(), SetClock()
+    async with timed_lane(execution, clock) as lane:
+        await submit(lane, "A", "B")
+        clock.now_s += 3
+        execution.let(2)
+        await settle()
+        assert lane.lag_s == 3
+        clock.now_s += 2
+        assert lane.lag_s == 1
+        await submit(lane, "C")  # which waits for nothing, and makes it neither more nor less
+        execution.let()
+        await settle()
+        assert lane.lag_s == 1
+        clock.now_s += 1
+        assert lane.lag_s == 0
+        clock.now_s += 100
+        assert lane.lag_s == 0
+
+
+async def test_jobs_that_may_wait_are_no_lag() -> None:
+    execution, clock = Execution(), SetClock()
+    async with timed_lane(execution, clock) as lane:
+        await submit(lane, "A", "b")
+        clock.now_s += 10
+        assert lane.lag_s == 0
+        await submit(lane, "C")
+        execution.let(2)
+        await settle()
+        assert execution.batches == [["A"], ["C"], ["b"]]
+        assert lane.lag_s == 0
+
+
+async def test_a_job_that_is_taken_back_is_no_lag() -> None:
+    execution, clock = Execution(), SetClock()
+    async with timed_lane(execution, clock) as lane:
+        _, waiting = await submit(lane, "A", "B")
+        clock.now_s += 10
+        waiting.cancel()
+        await settle()
+        assert lane.lag_s == 0
+
+
+async def test_waiting_while_nothing_can_be_executed_is_no_lag() -> None:
+    """A process that is started again takes its time; what piled up meanwhile is soon done."""
+    execution, clock = Execution(), SetClock()
+    async with timed_lane(execution, clock) as lane:
+        await submit(lane, "A", "B")
+        clock.works_since_s = float("inf")
+        clock.now_s += 10
+        assert lane.lag_s == 0
+        clock.works_since_s = clock.now_s
+        clock.now_s += 1
+        assert lane.lag_s == 1
+        execution.let(2)
+        await settle()
+        assert lane.lag_s == 1
+
+
+# The scheduler
+
+
 class FakeWorker:
     """Decodes in the same process. Has the face of `Worker`."""
+
+    works_since_s = 0.0
 
     def __init__(self) -> None:
         self.engine = LengthEngine()
@@ -178,12 +293,12 @@ async def test_the_scheduler_runs_both_kinds_of_jobs() -> None:
     await scheduler.start()
     assert detector.is_loaded
     samples = np.full(1_024, 0.5, np.float32)
-    decode = Decode("item_1", OPTIONS, samples, is_final=True)
+    decode = Decode("item_1", OPTIONS, samples)
     heard, text = await asyncio.gather(scheduler.run(DetectSpeech("sess_1", samples)), scheduler.run(decode))
     assert heard == [0.5, 0.5]
     assert "".join(token.text for token in text.committed) == "1024 samples"
     with pytest.raises(EngineError, match="The prompt asked for it"):
-        await scheduler.run(Decode("item_2", OPTIONS.model_copy(update={"prompt": "fail"}), samples, is_final=True))
+        await scheduler.run(Decode("item_2", OPTIONS.model_copy(update={"prompt": "fail"}), samples))
     assert (await scheduler.run(decode)).committed
     scheduler.release("sess_1")
     await scheduler.run(DetectSpeech("sess_2", samples))

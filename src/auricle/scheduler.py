@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Generic, TypeVar, overload
 
 from auricle.engines.base import EngineError, SpeechDetector
-from auricle.session.jobs import Decode, DetectSpeech, Hypothesis, Job
+from auricle.session.jobs import Decode, DetectSpeech, Hypothesis, Job, Stage
 from auricle.worker import Worker
 
 J = TypeVar("J")
 R = TypeVar("R")
+
+
+Clock = Callable[[], float]
+"""Seconds since any moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry(Generic[J, R]):
+    """A job that waits."""
+
+    job: J
+    future: asyncio.Future[R]
+    since_s: float
 
 
 class Lane(Generic[J, R]):
@@ -22,10 +38,28 @@ class Lane(Generic[J, R]):
     single job starts at once, and batches grow just as far as the load asks for.
     """
 
-    def __init__(self, execute: Callable[[list[J]], Awaitable[Sequence[R | EngineError]]], max_batch: int) -> None:
+    def __init__(
+        self,
+        execute: Callable[[list[J]], Awaitable[Sequence[R | EngineError]]],
+        max_batch: int,
+        rank: Callable[[J], int] = lambda _: 0,
+        may_wait: Callable[[J], bool] = lambda _: False,
+        works_since: Callable[[], float] = lambda: -math.inf,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        """Of jobs that wait, those of the lowest `rank` go first, and of those the oldest.
+
+        It is no lag if jobs of which `may_wait` is true do, nor if others do before the moment that `works_since` says.
+        """
         self._execute = execute
+        self._rank = rank
+        self._may_wait = may_wait
+        self._works_since = works_since
+        self._clock = clock
         self._max_batch = max_batch
-        self._pending: list[tuple[J, asyncio.Future[R]]] = []
+        self._pending: list[_Entry[J, R]] = []
+        self._lag_end_s = 0.0
+        """When the lag will be over that was seen when jobs were taken."""
         self._arrived = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -37,13 +71,19 @@ class Lane(Generic[J, R]):
         """Stop working; jobs that wait are cancelled."""
         if self._task is not None:
             self._task.cancel()
-        for _, future in self._pending:
-            future.cancel()
+        for entry in self._pending:
+            entry.future.cancel()
+
+    @property
+    def lag_s(self) -> float:
+        """How long jobs wait these days: the longest of those that wait now or, a second less each second, that did."""
+        now_s = self._clock()
+        return max(self._longest_wait_s(self._pending, now_s), self._lag_end_s - now_s)
 
     async def run(self, job: J) -> R:
         """Have a job executed. Raises EngineError. Cancelling the call takes back a job that has not begun."""
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        self._pending.append((job, future))
+        self._pending.append(_Entry(job, future, self._clock()))
         self._arrived.set()
         return await future
 
@@ -54,16 +94,23 @@ class Lane(Generic[J, R]):
             while batch := self._take():
                 await self._execute_batch(batch)
 
-    def _take(self) -> list[tuple[J, asyncio.Future[R]]]:
-        waiting = [entry for entry in self._pending if not entry[1].done()]
-        self._pending = waiting[self._max_batch :]
-        return waiting[: self._max_batch]
+    def _take(self) -> list[_Entry[J, R]]:
+        waiting = [entry for entry in self._pending if not entry.future.done()]
+        waiting.sort(key=lambda entry: self._rank(entry.job))
+        batch, self._pending = waiting[: self._max_batch], waiting[self._max_batch :]
+        now_s = self._clock()
+        self._lag_end_s = max(self._lag_end_s, now_s + self._longest_wait_s(batch, now_s))
+        return batch
 
-    async def _execute_batch(self, batch: list[tuple[J, asyncio.Future[R]]]) -> None:
-        futures = [future for _, future in batch]
+    def _longest_wait_s(self, entries: Sequence[_Entry[J, R]], now_s: float) -> float:
+        begins_s = (entry.since_s for entry in entries if not (entry.future.done() or self._may_wait(entry.job)))
+        return max(now_s - max(min(begins_s, default=now_s), self._works_since()), 0.0)
+
+    async def _execute_batch(self, batch: list[_Entry[J, R]]) -> None:
+        futures = [entry.future for entry in batch]
         results: list[tuple[asyncio.Future[R], R | Exception]]
         try:
-            results = list(zip(futures, await self._execute([job for job, _ in batch]), strict=True))
+            results = list(zip(futures, await self._execute([entry.job for entry in batch]), strict=True))
         except Exception as error:  # A bug in one batch must reach its sessions and not end the lane for all others.
             results = [(future, error) for future in futures]
         for future, result in results:
@@ -81,7 +128,7 @@ class BatchScheduler:
     Speech detection has its own lane, since a batch of decoding takes a hundred times as long as a window of detection.
     """
 
-    def __init__(self, detector: SpeechDetector, worker: Worker, max_batch: int) -> None:
+    def __init__(self, detector: SpeechDetector, worker: Worker, max_batch: int, clock: Clock = time.monotonic) -> None:
         self._detector = detector
         self._worker = worker
         self._threads = {
@@ -89,7 +136,15 @@ class BatchScheduler:
             "decode": ThreadPoolExecutor(1, thread_name_prefix="decode"),
         }
         self._detections: Lane[DetectSpeech, list[float]] = Lane(self._detect, max_batch=64)
-        self._decodings: Lane[Decode, Hypothesis] = Lane(self._decode, max_batch=max_batch)
+        self._decodings: Lane[Decode, Hypothesis] = Lane(
+            self._decode,
+            max_batch=max_batch,
+            rank=lambda job: job.stage,
+            may_wait=lambda job: job.stage is Stage.SPEAKING,
+            # What piled up while a process was replaced is soon done, and no sign of too much to do.
+            works_since=lambda: worker.works_since_s,
+            clock=clock,
+        )
 
     async def start(self) -> None:
         """Start the worker and wait until it is warm. Raises EngineError: its models can't be loaded."""
@@ -117,6 +172,11 @@ class BatchScheduler:
                 return await self._detections.run(job)
             case Decode():
                 return await self._decodings.run(job)
+
+    @property
+    def lag_s(self) -> float:
+        """How long speech that has ended, or paused, waits these days before it is decoded."""
+        return self._decodings.lag_s
 
     def release(self, session_id: str) -> None:
         """Forget what speech detection keeps for a session that has ended."""

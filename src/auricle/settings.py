@@ -64,9 +64,12 @@ class Settings(BaseSettings):
     )
     threads: int = Field(max((os.cpu_count() or 1) - 1, 1), ge=1, description="Threads that a decoding step may use")
     max_batch: int = Field(1, ge=1, description="Most utterances decoded together. The embedded model gains from none")
-    decode_timeout_s: float = Field(120, gt=0, description="After this long in one batch the worker counts as hung")
+    decode_timeout_s: float = Field(60, gt=0, description="After this long in one batch the worker counts as hung")
 
     max_sessions: int = Field(1000, ge=1, description="Most sessions at a time")
+    max_lag_s: float = Field(
+        2, gt=0, description="Longest wait for decoding at which new sessions, and first words in a session, are taken"
+    )
     max_session_s: float = Field(3600, gt=0, description="Longest time a session may take")
     max_item_s: float = Field(600, ge=1, description="Most audio in one item")
     max_backlog_s: float = Field(

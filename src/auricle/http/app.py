@@ -66,6 +66,7 @@ def create_app(settings: Settings) -> FastAPI:
             max_outbox_bytes=settings.max_outbox_bytes,
         ),
         max_sessions=settings.max_sessions,
+        max_lag_s=settings.max_lag_s,
         dialects={"ga": GaDialect(models), "beta": BetaDialect(models)},
     )
 

@@ -84,6 +84,7 @@ def _ephemeral(
 ) -> tuple[str, int, dict[str, Any]]:
     dialect = state.dialects[name]
     config = dialect.update(SessionConfig(), patch, path)
+    state.check_room()  # a key that opens no session would only be tried
     ephemeral = EphemeralKey(name, patch, int(time.time()) + seconds)
     # No session runs yet, so none has an end: the live service answers 0 here too.
     return state.authenticator.mint(ephemeral), ephemeral.expires_at, dialect.session_object(new_id("sess"), 0, config)
@@ -110,7 +111,9 @@ async def realtime(websocket: WebSocket) -> None:
         return
     expires_at = int(time.time() + state.session_limits.max_session_s)
     session = Session(new_id("sess"), expires_at, config, state.session_limits, new_id)
-    connection = Connection(transport, session, dialect, state.scheduler, state.connection_limits, new_id)
+    connection = Connection(
+        transport, session, dialect, state.scheduler, state.connection_limits, new_id, state.check_lag
+    )
     state.connections.add(connection)
     try:
         await connection.run()

@@ -25,6 +25,8 @@ class ServerState:
     session_limits: SessionLimits
     connection_limits: ConnectionLimits
     max_sessions: int
+    max_lag_s: float
+    """Longest wait for decoding at which others may join."""
     dialects: Mapping[DialectName, Dialect]
     connections: set[Connection] = field(default_factory=set)
     is_draining: bool = False
@@ -35,6 +37,12 @@ class ServerState:
             raise Unavailable("The server is shutting down.")
         if len(self.connections) >= self.max_sessions:
             raise Unavailable(f"All {self.max_sessions} sessions of this server are in use. Try again later.")
+        self.check_lag()
+
+    def check_lag(self) -> None:
+        """Raises Unavailable: those who speak now wait too long for their text to be joined by another."""
+        if self.scheduler.lag_s > self.max_lag_s:
+            raise Unavailable("The server has more speech to transcribe than it can. Try again in a few seconds.")
 
     async def drain(self, timeout_s: float) -> None:
         """Take no more sessions and bring those that are open to an end."""
