@@ -65,16 +65,17 @@ def keys_of(text: str) -> list[str]:
 
 
 def words_of(tokens: Sequence[Token]) -> list[Word]:
-    """The words of a text: each begins with a token that begins with a space, and has its punctuation with it."""
+    """The words of a text: each begins after a space, and has the punctuation that follows with it."""
     words: list[Word] = []
-    key, least = "", 0.0
+    key, least, is_apart = "", 0.0, False
     for index, token in enumerate(tokens):
+        is_apart = is_apart or token.text[:1].isspace()
         if letters := _letters(token.text):
-            if key and token.text.startswith(" "):
+            if key and is_apart:
                 words.append(Word(key, index, math.exp(least)))
                 key, least = "", 0.0
             key += letters
-            least = min(least, token.logprob)
+            least, is_apart = min(least, token.logprob), False
     if key:
         words.append(Word(key, len(tokens), math.exp(least)))
     return words

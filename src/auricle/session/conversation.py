@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from auricle.audio.formats import SAMPLE_RATE
+from auricle.errors import ClientError
 from auricle.protocol.events import ServerEvent
 from auricle.session.item import SessionItem
 
@@ -39,6 +40,13 @@ class Conversation:
     def get(self, item_id: str) -> SessionItem | None:
         """A committed item that is remembered."""
         return self._items.get(item_id)
+
+    def find(self, item_id: str, deed: str, code: str) -> SessionItem:
+        """A committed item that is remembered. Raises ClientError: `deed` can't be done, there is none."""
+        item = self.get(item_id)
+        if item is None:
+            raise ClientError(code, f"Error {deed} item: the item with id '{item_id}' does not exist.")
+        return item
 
     def add(self, item: SessionItem) -> None:
         """An item is committed. It is not finished."""

@@ -237,7 +237,7 @@ class Session:
             case UpdateSession():
                 return self._update(event)
             case RetrieveItem():
-                item = self._item(event.item_id, "retrieving", "item_retrieve_invalid_item_id")
+                item = self._conversation.find(event.item_id, "retrieving", "item_retrieve_invalid_item_id")
                 return [ItemRetrieved(item=item.on_wire(self.config.format.audio_format))]
             case DeleteItem():
                 return self._delete(event)
@@ -281,9 +281,13 @@ class Session:
         before, self.config = self.config, event.apply(self.config)
         if self.config.format != before.format:
             self._buffer.use_format(self.config.format.audio_format)
+        outputs: list[Output] = [SessionUpdated(session_id=self.id, expires_at=self._expires_at, config=self.config)]
         item = self._open_item
-        if item and not (self._is_announced or item.decoding.has_told or self.config.turn_detection is None):
-            item = self._conversation.open_item = None  # a turn will begin a new one
+        if item and self.config.turn_detection and not self._is_announced:
+            if item.decoding.has_told:
+                outputs.append(self._announce(item))  # its turn has begun, and will have an end
+            else:
+                item = self._conversation.open_item = None  # a turn will begin a new one
         if self.config.turn_detection is None:
             # An open turn keeps its item: the client has been told its id and will commit it by hand.
             self._turns = None
@@ -293,17 +297,11 @@ class Session:
             self._turns.rule = TurnRule.of(self.config.turn_detection)
         if item:
             self._apply_settings(item)
-        return [SessionUpdated(session_id=self.id, expires_at=self._expires_at, config=self.config)]
+        return outputs
 
     def _delete(self, event: DeleteItem) -> list[Output]:
-        item = self._item(event.item_id, "deleting", "item_delete_invalid_item_id")
+        item = self._conversation.find(event.item_id, "deleting", "item_delete_invalid_item_id")
         return [ItemDeleted(item_id=item.id), *self._conversation.delete(item)]
-
-    def _item(self, item_id: str, deed: str, code: str) -> SessionItem:
-        item = self._conversation.get(item_id)
-        if item is None:
-            raise ClientError(code, f"Error {deed} item: the item with id '{item_id}' does not exist.")
-        return item
 
     # Speech and turns
 
@@ -342,9 +340,11 @@ class Session:
     def _start_turn(self, detected: int) -> list[Output]:
         assert self._turns is not None
         self._buffer.drop_before(detected - to_samples(self._turns.rule.prefix_padding_ms))
-        item = self._open()
+        return [self._announce(self._open())]
+
+    def _announce(self, item: SessionItem) -> SpeechStarted:
         self._is_announced = True
-        return [SpeechStarted(audio_start_ms=to_ms(self._buffer.start), item_id=item.id)]
+        return SpeechStarted(audio_start_ms=to_ms(item.start), item_id=item.id)
 
     def _stop_turn(self) -> list[Output]:
         assert self._open_item is not None

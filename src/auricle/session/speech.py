@@ -129,7 +129,8 @@ class SpeechFinder:
         assert self._start is not None
         begin = self._start + TELLING_SAMPLES
         position = begin + quietest_sample(self._read(begin, self._start + MAX_SAMPLES))
-        self.ended.append(SpeechPiece(self._start, position, self._clear_windows))
+        if self._clear_windows >= MIN_CLEAR_WINDOWS:
+            self.ended.append(SpeechPiece(self._start, position, self._clear_windows))
         self._start = self._earliest = position
 
     def end(self, position: int) -> None:
