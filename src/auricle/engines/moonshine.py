@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from auricle.audio.formats import SAMPLE_RATE, Samples
 from auricle.engines.base import EngineError, Token, Utterance
+from auricle.engines.biasing import Biasing, Logits, Said, phrases_of
 
 START_ID = 1
 END_ID = 2
@@ -39,14 +40,15 @@ EXTRA_TOKENS = 4
 MAX_DRAFT_TOKENS = 32
 """Draft tokens checked in one call. Bounds what a wrong draft can cost, and the memory for logits (128 KiB a token)."""
 
+MAX_BIASINGS = 64
+"""How many lists of phrases are kept ready, since making one takes tens of milliseconds."""
+
 DRAFT_SEARCH_TOKENS = 8
 """How far ahead a draft that went wrong is searched for the place to go on."""
 
 _LAYERS = 6
 _HEADS = 8
 _HEAD_SIZE = 36
-
-Logits = NDArray[np.float32]
 
 
 def embedded_folder() -> Path:
@@ -67,10 +69,11 @@ class Vocabulary:
 
     def __init__(self, data: bytes) -> None:
         """`data` is a `tokenizer.bin`. Raises EngineError if it ends inside a token."""
-        self._pieces = list(_parse_tokenizer(data))
+        self.pieces = tuple(_parse_tokenizer(data))
+        """The bytes of each token; `▁` is a space."""
 
     def __len__(self) -> int:
-        return len(self._pieces)
+        return len(self.pieces)
 
     def tokens(self, ids: Sequence[int], logprobs: Sequence[float]) -> tuple[Token, ...]:
         """Ids and their log probabilities as pieces of text, without special tokens.
@@ -83,7 +86,7 @@ class Vocabulary:
         part: list[int] = []
         logprob = 0.0
         for token_id, token_logprob in zip(ids, logprobs, strict=True):
-            piece = self._pieces[token_id]
+            piece = self.pieces[token_id]
             if _is_special(token_id, piece):
                 continue
             logprob += token_logprob
@@ -191,32 +194,50 @@ class Draft:
         self.ids = self.ids[tokens:]
 
 
-def decode_greedily(predictor: Predictor, max_tokens: int, draft_ids: Sequence[int] = ()) -> Greedy:
+def decode_greedily(
+    predictor: Predictor, max_tokens: int, draft_ids: Sequence[int] = (), biasing: Biasing | None = None
+) -> Greedy:
     """Take the likeliest token again and again, until the model ends, loops, or has said `max_tokens` tokens.
 
     `draft_ids` is a guess of the result. Where it agrees with the model's own choice, many tokens are taken in one call
     (speculative decoding, Leviathan et al. 2023). A draft saves time. It changes the text only where two tokens are
     almost equally likely, because the quantisation rounds several tokens together a little differently from one alone.
+    `biasing` has phrases that are expected and changes the choice; the probabilities stay the model's own.
     """
     chosen = Greedy([], [])
     draft = Draft(draft_ids)
     unfed, proposed = [START_ID], draft.ids[:MAX_DRAFT_TOKENS]
     while True:
         rows = predictor.feed([*unfed, *proposed])[len(unfed) - 1 :]
+        said: list[Said] = []
         accepted = 0
         for row in rows:
-            token_id = int(row.argmax())
+            token_id = int((biasing.adjust(chosen.ids, row) if biasing else row).argmax())
             if token_id == END_ID or len(chosen.ids) >= max_tokens:
                 return chosen
-            chosen.append(token_id, row)
-            if chosen.cut_loop():
-                return chosen
+            said = [Said(token_id, row)]
+            if biasing and biasing.starts(row):
+                predictor.rewind(len(proposed) - accepted)  # what is tried follows on here
+                proposed = proposed[:accepted]
+                said = biasing.lookahead(chosen.ids, row, lambda ids: _probe(predictor, ids)) or said
+            for token in said:
+                chosen.append(*token)
+                if chosen.cut_loop():
+                    return chosen
             if accepted == len(proposed) or token_id != proposed[accepted]:
                 break
             accepted += 1
         predictor.rewind(len(proposed) - accepted)
         draft.use(accepted)
-        unfed, proposed = [token_id], draft.after(chosen.ids)[:MAX_DRAFT_TOKENS]
+        unfed = [token.token_id for token in said]
+        for missing in range(len(said) - 1, -1, -1):
+            proposed = draft.after(chosen.ids[: len(chosen.ids) - missing])[:MAX_DRAFT_TOKENS]
+
+
+def _probe(predictor: Predictor, ids: Sequence[int]) -> Logits:
+    rows = predictor.feed(ids)
+    predictor.rewind(len(ids))
+    return rows
 
 
 class MoonshineModel:
@@ -236,6 +257,7 @@ class MoonshineModel:
         self._encoder: Any = None
         self._decoder: Any = None
         self._vocabulary: Vocabulary | None = None
+        self._biasings: dict[tuple[str, ...], Biasing] = {}
 
     @classmethod
     def embedded(cls, *, threads: int = 1) -> MoonshineModel:
@@ -258,21 +280,34 @@ class MoonshineModel:
         self.decode(np.zeros(SAMPLE_RATE, np.float32))
 
     def transcribe(self, utterances: Sequence[Utterance]) -> list[tuple[Token, ...]]:
-        """See `OfflineModel`. The model takes no options. Raises EngineError if it can't be loaded or run."""
-        return [self.tokens(self.decode(utterance.samples, _ids(utterance.draft))) for utterance in utterances]
+        """See `OfflineModel`. Of the options, it takes keywords and prompt. Raises EngineError: it can't be run."""
+        return [
+            self.tokens(self.decode(utterance.samples, _ids(utterance.draft), phrases_of(utterance.options)))
+            for utterance in utterances
+        ]
 
-    def decode(self, samples: Samples, draft_ids: Sequence[int] = ()) -> Greedy:
+    def decode(self, samples: Samples, draft_ids: Sequence[int] = (), phrases: tuple[str, ...] = ()) -> Greedy:
         """The token ids of one utterance, float32 mono 16 kHz, of any length; nothing for no samples.
 
-        `draft_ids` is a guess of them, such as the result for the first part of the utterance: see `decode_greedily`.
-        Raises EngineError if the model can't be loaded or run.
+        `draft_ids` is a guess of them, such as the result for the first part of the utterance, and `phrases` are
+        expected: see `decode_greedily`. Raises EngineError if the model can't be loaded or run.
         """
         self.load()
         if samples.size == 0:
             return Greedy([], [])
         max_tokens = int(MAX_TOKENS_PER_S * samples.size / SAMPLE_RATE) + EXTRA_TOKENS
         with _engine_errors():
-            return decode_greedily(self._encode(samples), max_tokens, draft_ids)
+            return decode_greedily(self._encode(samples), max_tokens, draft_ids, self._biasing(phrases))
+
+    def _biasing(self, phrases: tuple[str, ...]) -> Biasing | None:
+        if not phrases:
+            return None
+        if phrases not in self._biasings:
+            assert self._vocabulary is not None
+            if len(self._biasings) >= MAX_BIASINGS:
+                del self._biasings[next(iter(self._biasings))]
+            self._biasings[phrases] = Biasing(self._vocabulary.pieces, phrases)
+        return self._biasings[phrases]
 
     def tokens(self, greedy: Greedy) -> tuple[Token, ...]:
         """The pieces of text of a result of `decode`; a piece that begins a word begins with a space."""
