@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import itertools
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -44,10 +45,10 @@ def numbered_ids() -> Callable[[str], str]:
     return lambda prefix: f"{prefix}_{next(counters[prefix])}"
 
 
-def session_with(limits: SessionLimits | None = None, **settings: Any) -> Session:
+def session_with(limits: SessionLimits | None = None, *, is_live: bool = True, **settings: Any) -> Session:
     """A session that takes PCM at 16 kHz and transcribes, unless `settings`, fields of SessionConfig, say otherwise."""
     config = SessionConfig(**{"format": PCM_16K, "transcription": OPTIONS} | settings)
-    return Session("sess_1", 3600, config, limits or SessionLimits(), numbered_ids())
+    return Session("sess_1", 3600, config, limits or SessionLimits(), numbered_ids(), is_live=is_live)
 
 
 def append(windows: float = 1, level: float = 0.0, audio_format: AudioFormat = PCM_16K.audio_format) -> Append:
@@ -101,9 +102,33 @@ def jobs_of(outputs: Iterable[Output]) -> list[Any]:
     return [output for output in outputs if isinstance(output, Job)]
 
 
+def finals_of(outputs: Iterable[Output]) -> list[Any]:
+    """The decodings of speech that is over."""
+    return [output for output in outputs if isinstance(output, Decode) and output.is_final]
+
+
+def live_of(outputs: Iterable[Output]) -> list[Any]:
+    """The decodings of speech that goes on."""
+    return [output for output in outputs if isinstance(output, Decode) and not output.is_final]
+
+
+def without_live(outputs: Iterable[Output]) -> list[Any]:
+    """All but the decodings of speech that goes on: where the engine is too slow for them, nothing comes of those."""
+    return [output for output in outputs if not isinstance(output, Decode) or output.is_final]
+
+
+def tokens(*texts: str, logprob: float = -0.5) -> tuple[Token, ...]:
+    return tuple(Token(text, logprob) for text in texts)
+
+
 def said(*texts: str, logprob: float = -0.5) -> Hypothesis:
     """A final result of these tokens."""
-    return Hypothesis(tuple(Token(text, logprob) for text in texts))
+    return Hypothesis(tokens(*texts, logprob=logprob))
+
+
+def heard(committed: str = "", tentative: str = "", logprob: float = -0.5) -> Hypothesis:
+    """What is believed of speech that goes on, a token per word with the space before it."""
+    return Hypothesis(*(tokens(*re.findall(r"\s*\S+|\s+$", text), logprob=logprob) for text in (committed, tentative)))
 
 
 def wire_item(item_id: str, transcript: str | None = None, audio: str | None = None) -> Item:
@@ -141,7 +166,8 @@ class LengthEngine:
     def decode(self, jobs: Sequence[Decode]) -> list[Hypothesis]:
         if any(job.options.prompt == "fail" for job in jobs):
             raise EngineError("The prompt asked for it.")
-        return [said(str(job.samples.size), " samples") for job in jobs]
+        return [self._hypothesis(job) for job in jobs]
 
-    def release(self, stream_id: str) -> None:
-        pass
+    def _hypothesis(self, job: Decode) -> Hypothesis:
+        found = tokens(str(job.samples.size), " samples")
+        return Hypothesis(found) if job.is_final else Hypothesis((), found)

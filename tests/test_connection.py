@@ -13,9 +13,11 @@ from fakes import MODELS, append, session_with
 
 from auricle.audio.formats import WINDOW_SAMPLES
 from auricle.connection import Connection, ConnectionLimits
+from auricle.errors import EngineError
 from auricle.protocol.ga import GaDialect
-from auricle.session.jobs import Decode, DetectSpeech, Hypothesis, Job
+from auricle.session.jobs import Decode, DetectSpeech, Hypothesis, Job, Token
 from auricle.session.session import Session
+from auricle.session.speech import SURE_WINDOWS
 from auricle.transports.base import TransportClosed
 
 LIMITS = ConnectionLimits(max_session_s=60, max_backlog_s=1, max_outbox_bytes=20_000)
@@ -54,13 +56,21 @@ class FakeScheduler:
     def __init__(self) -> None:
         self.may_decode = asyncio.Event()
         self.released: list[str] = []
+        self.jobs: list[Decode] = []
+        self.taken_back: list[Decode] = []
+        self.answer: Callable[[Decode], Hypothesis] = lambda _: Hypothesis()
 
     async def run(self, job: Job) -> list[float] | Hypothesis:
         if isinstance(job, DetectSpeech):
             return [0.9] * (job.samples.size // WINDOW_SAMPLES)
         assert isinstance(job, Decode)
-        await self.may_decode.wait()
-        return Hypothesis()
+        self.jobs.append(job)
+        try:
+            await self.may_decode.wait()
+        except asyncio.CancelledError:
+            self.taken_back.append(job)
+            raise
+        return self.answer(job)
 
     def release(self, session_id: str) -> None:
         self.released.append(session_id)
@@ -160,3 +170,104 @@ async def test_a_bug_ends_its_connection_and_is_logged_once(caplog: pytest.LogCa
     assert transport.closed is not None
     assert transport.closed[0] == 1011
     assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [ZeroDivisionError]
+
+
+def say_speech(transport: FakeTransport) -> None:
+    """As much speech as is decoded while it goes on."""
+    say_append(transport, SURE_WINDOWS)
+
+
+def kinds(transport: FakeTransport) -> list[str]:
+    return [event["type"].rpartition(".")[2] for event in transport.sent]
+
+
+async def test_text_is_sent_while_the_client_speaks() -> None:
+    transport, scheduler = FakeTransport(), FakeScheduler()
+    scheduler.answer = lambda job: Hypothesis(() if job.settled else (Token(" Good", -0.1),), (Token(" day", -0.1),))
+    scheduler.may_decode.set()
+    async with connected(transport, scheduler, session_with(turn_detection=None)):
+        say_speech(transport)
+        await settle(lambda: "delta" in kinds(transport))
+        assert transport.sent[-1]["delta"] == "Good"
+        transport.say(type="input_audio_buffer.commit")
+        await settle(lambda: "completed" in kinds(transport))
+    assert transport.sent[-1]["transcript"] == "Good day"
+    assert len(scheduler.jobs) == 1, "what was decoded last is all there was"
+
+
+async def test_the_end_takes_back_the_decoding_of_what_went_on() -> None:
+    transport, scheduler = FakeTransport(), FakeScheduler()
+    scheduler.answer = lambda job: Hypothesis((Token(f" {job.stage.name}", -0.1),))
+    async with connected(transport, scheduler, session_with(turn_detection=None)):
+        say_speech(transport)
+        await settle(lambda: scheduler.jobs)
+        say_append(transport, 3)
+        transport.say(type="input_audio_buffer.commit")
+        await settle(lambda: len(scheduler.jobs) == 2)
+        await settle()
+        assert scheduler.taken_back == scheduler.jobs[:1]
+        assert [job.is_final for job in scheduler.jobs] == [False, True]
+        scheduler.may_decode.set()
+        await settle(lambda: "completed" in kinds(transport))
+    assert transport.sent[-1]["transcript"] == "FINAL"
+    assert kinds(transport).count("delta") == 1
+
+
+async def test_an_answer_that_comes_with_the_end_is_not_told_twice() -> None:
+    """The answer is there and not looked at yet when a newer job takes the place of the one it belongs to."""
+    transport, scheduler = FakeTransport(), FakeScheduler()
+    scheduler.answer = lambda job: Hypothesis((Token(f" {job.stage.name}", -0.1),))
+    async with connected(transport, scheduler, session_with(turn_detection=None)):
+        say_speech(transport)
+        await settle(lambda: scheduler.jobs)
+        say_append(transport, 3)
+        transport.say(type="input_audio_buffer.commit")
+        scheduler.may_decode.set()
+        await settle(lambda: "completed" in kinds(transport))
+    deltas = [event["delta"] for event in transport.sent if event["type"].endswith(".delta")]
+    assert transport.sent[-1]["transcript"] == "".join(deltas)
+
+
+async def test_ended_items_are_decoded_one_by_one_and_hold_up_no_speech() -> None:
+    transport, scheduler = FakeTransport(), FakeScheduler()
+    async with connected(transport, scheduler, session_with(turn_detection=None)):
+        for _ in range(2):
+            say_append(transport, 5)
+            transport.say(type="input_audio_buffer.commit")
+        say_speech(transport)
+        await settle(lambda: len(scheduler.jobs) == 2)
+        await settle()
+        assert [job.is_final for job in scheduler.jobs] == [True, False]
+        assert scheduler.taken_back == []
+        scheduler.may_decode.set()
+        await settle(lambda: kinds(transport).count("completed") == 2)
+    assert [job.is_final for job in scheduler.jobs] == [True, False, True]
+
+
+async def test_a_failure_while_the_client_speaks_is_not_told(caplog: pytest.LogCaptureFixture) -> None:
+    transport, scheduler = FakeTransport(), FakeScheduler()
+
+    def answer(job: Decode) -> Hypothesis:
+        if not job.is_final:
+            raise EngineError("Broken.")
+        return Hypothesis((Token(" Yes.", -0.1),))
+
+    scheduler.answer = answer
+    scheduler.may_decode.set()
+    async with connected(transport, scheduler, session_with(turn_detection=None)):
+        say_speech(transport)
+        await settle(lambda: scheduler.jobs)
+        transport.say(type="input_audio_buffer.commit")
+        await settle(lambda: "completed" in kinds(transport))
+    assert transport.sent[-1]["transcript"] == "Yes."
+    assert "failed" not in kinds(transport)
+    assert "Yes" not in caplog.text
+
+
+async def test_leaving_takes_back_what_is_decoded() -> None:
+    transport, scheduler = FakeTransport(), FakeScheduler()
+    async with connected(transport, scheduler, session_with(turn_detection=None)):
+        say_speech(transport)
+        await settle(lambda: scheduler.jobs)
+    await settle()
+    assert scheduler.taken_back == scheduler.jobs

@@ -7,8 +7,10 @@ A file in `dialogues/` is one dialogue in the dialect that its name begins with.
 - `{"audio": [[windows, level], …], "format": "pcm16"}`: the client sends audio in `append` events: stretches of so many
   32 ms at a constant level. `format` is `pcm16` (24 kHz; the default), `g711_ulaw` or `g711_alaw`. The detector is
   `fakes.LoudnessDetector`: the level is the probability of speech.
-- `{"engine": "text"}` or `{"engine": {"error": "message"}}`: the decoding that has waited longest is answered now. A
-  text becomes one token per word, each with the logarithmic probability -0.5.
+- `{"engine": "text"}` or `{"engine": {"error": "message"}}`: of the decodings of speech that is over, the one that has
+  waited longest is answered now. A text becomes one token per word, each with the logarithmic probability -0.5.
+- `{"live": {"committed": "text", "tentative": "text"}}`: the engine has caught up with the speech that goes on, and
+  makes this of it. At all other times it has no time for that.
 - `{"server": {…}}`: the next thing that the client is told. All that was told before the next line that is not from the
   server must be there, in order and in full.
 
@@ -109,7 +111,8 @@ class Replay:
             if isinstance(output, DetectSpeech):
                 self.take(self.session.receive_speech(self.detector.detect([output])[0]))
             elif isinstance(output, Decode):
-                self.decodes.append(output)
+                # A job takes the place of an older one of its item.
+                self.decodes = [job for job in self.decodes if job.stream_id != output.stream_id] + [output]
             else:
                 for message in map(json.loads, self.dialect.serialize(output, new_id)):
                     event_id = message.pop("event_id")
@@ -123,8 +126,22 @@ class Replay:
         except ClientError as error:
             self.take([ErrorEvent.of(error)])
 
+    def pop(self, *, is_final: bool) -> Decode:
+        job = next(job for job in self.decodes if job.is_final is is_final)
+        self.decodes = [other for other in self.decodes if other is not job]
+        return job
+
+    def answer_live(self, answer: Line) -> None:
+        committed, tentative = (words(answer.get(name, "")).committed for name in ("committed", "tentative"))
+        while True:
+            job = self.pop(is_final=False)
+            self.take(self.session.receive_hypothesis(job.stream_id, Hypothesis(committed, tentative)))
+            if all(job.is_final for job in self.decodes):
+                break
+            committed = ()  # so much has come meanwhile that there is a next one at once
+
     def answer(self, answer: str | Line) -> None:
-        job = self.decodes.pop(0)
+        job = self.pop(is_final=True)
         if isinstance(answer, str):
             self.take(self.session.receive_hypothesis(job.stream_id, words(answer)))
         else:
@@ -162,14 +179,16 @@ def test_a_dialogue_goes_as_it_was_recorded(path: Path) -> None:
                     replay.send({"type": "input_audio_buffer.append", "audio": audio})
             case {"engine": answer}:
                 replay.answer(answer)
+            case {"live": answer}:
+                replay.answer_live(answer)
         told, replay.told = replay.told, []
         for one, other in zip(expected, told, strict=False):
             assert other == names.learn(one, other)
         assert [event["type"] for event in told] == [event["type"] for event in expected], line
-    assert not replay.decodes, "a decoding was never answered"
+    assert not any(job.is_final for job in replay.decodes), "a decoding was never answered"
 
 
 def test_every_dialogue_is_in_one_of_the_dialects() -> None:
     assert {path.stem.split("_")[0] for path in DIALOGUES} == {"ga", "beta"}
     kinds = {key for path in DIALOGUES for line in read_dialogue(path) for key in line}
-    assert kinds <= {"note", "client", "server", "audio", "format", "engine"}
+    assert kinds <= {"note", "client", "server", "audio", "format", "engine", "live"}

@@ -307,12 +307,23 @@ def _check_order_of_item(events: Sequence[Event], dialect: DialectName, may_be_c
 
 
 def _check_no_text_is_mixed(events: Sequence[Event]) -> None:
-    """Clients gather deltas in one text: none may come before the item before it is finished."""
+    """Clients gather deltas in one text: none may come before the item before it is finished.
+
+    An item's first delta may come before its commit; what a clear abandons is finished too.
+    """
     open_id = None
+    committed: set[str] = set()
+    texts: dict[str, str] = {}
     for event in events:
-        if event["type"] == DELTA:
+        if event["type"] == COMMITTED:
+            committed.add(event["item_id"])
+        elif event["type"] == DELTA:
             assert open_id in (None, event["item_id"]), "a delta came amid another item's"
             open_id = event["item_id"]
+            assert open_id in texts or not event["delta"][0].isspace(), "a text begins with a space"
+            texts[open_id] = texts.get(open_id, "") + event["delta"]
+        elif event["type"] == CLEARED and open_id not in committed:
+            open_id = None
         elif event["type"] in (COMPLETED, FAILED, DELETED):
             assert event["type"] == DELETED or open_id in (None, event["item_id"])
             open_id = None

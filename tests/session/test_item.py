@@ -9,18 +9,27 @@ import pytest
 from fakes import OPTIONS
 
 from auricle.audio.formats import SAMPLE_RATE, AudioFormat
+from auricle.protocol.config import ServerVad
+from auricle.session.decoding import ItemDecoding
 from auricle.session.item import MAX_AUDIO_LENGTH, SessionItem
 from auricle.session.jobs import Token
+from auricle.session.turns import TurnRule
+
+START = 1_000
+"""Where the items begin."""
 
 
 def item_of(seconds: float = 1.0) -> SessionItem:
     samples = np.full(round(seconds * SAMPLE_RATE), 0.25, np.float32)
-    return SessionItem("item_1", samples, samples.size, OPTIONS, with_logprobs=False)
+    decoding = ItemDecoding(START, TurnRule.of(ServerVad()), lambda start, end: samples[start - START : end - START])
+    item = SessionItem("item_1", START, decoding, OPTIONS, with_logprobs=False)
+    item.commit(samples)
+    return item
 
 
 def test_an_item_has_no_transcript_before_it_is_finished() -> None:
     item = item_of()
-    item.transcript.extend([Token("Hello", -1.0)])
+    item.decoding.transcript.extend([Token("Hello", -1.0)])
     assert item.on_wire().content[0].transcript is None
     item.is_finished = True
     assert item.on_wire().content[0].transcript == "Hello"
@@ -62,5 +71,5 @@ def test_audio_that_no_client_could_receive_is_left_out() -> None:
 
 def test_audio_that_was_dropped_is_left_out() -> None:
     item = item_of()
-    item.samples = item.samples[:0]
+    item.drop_audio()
     assert item.on_wire(AudioFormat("audio/pcm", 24_000)).content[0].audio is None

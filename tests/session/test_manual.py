@@ -12,6 +12,7 @@ from fakes import (
     append,
     append_samples,
     events_of,
+    finals_of,
     hear,
     jobs_of,
     said,
@@ -61,7 +62,7 @@ def test_a_commit_makes_an_item_and_its_text_follows() -> None:
         Committed(previous_item_id=None, item_id="item_1"),
         ItemAdded(previous_item_id=None, item=wire_item("item_1")),
     ]
-    assert (decode.stream_id, decode.options, decode.is_final, decode.committed) == ("item_1", OPTIONS, True, "")
+    assert (decode.stream_id, decode.options, decode.is_final, decode.settled) == ("item_1", OPTIONS, True, "")
     assert decode.samples.size == 5_120
     assert session.receive_hypothesis("item_1", said(" Good", " morning.")) == [
         TranscriptionDelta(item_id="item_1", delta="Good morning."),
@@ -71,7 +72,7 @@ def test_a_commit_makes_an_item_and_its_text_follows() -> None:
 
 
 def test_no_speech_event_without_turn_detection() -> None:
-    assert speak(manual(), *[0.0] * 20, *[0.9] * 20, *[0.0] * 60) == []
+    assert events_of(speak(manual(), *[0.0] * 20, *[0.9] * 20, *[0.0] * 60)) == []
 
 
 def test_a_commit_takes_everything_since_the_last() -> None:
@@ -81,7 +82,7 @@ def test_a_commit_takes_everything_since_the_last() -> None:
     for start, end in ((0, 7_000), (7_000, 9_001), (9_001, 18_000)):
         outputs = hear(session, session.receive_event(append_samples(ramp[start:end])), [0.9])
         outputs += hear(session, session.receive_event(Commit()), [0.9])
-        taken += [job.samples for job in jobs_of(outputs)]
+        taken += [job.samples for job in finals_of(outputs)]
     assert [samples.size for samples in taken] == [7_000, 2_001, 8_999]
     np.testing.assert_array_equal(np.concatenate(taken), ramp)
 

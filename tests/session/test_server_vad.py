@@ -48,7 +48,7 @@ def test_a_turn_from_its_start_to_its_text() -> None:
     session = session_with()
     assert speak(session, *[0.0] * 20) == []
     assert speak(session, 0.9) == [SpeechStarted(audio_start_ms=340, item_id="item_1")]
-    assert speak(session, *[0.9] * 9, *SILENCE[1:]) == []
+    assert events_of(speak(session, *[0.9] * 9, *SILENCE[1:])) == []
     *events, decode = speak(session, 0.0)
     assert events == [
         SpeechStopped(audio_end_ms=1184, item_id="item_1"),
@@ -114,7 +114,7 @@ def test_the_threshold_is_that_of_the_settings() -> None:
 
 def test_a_pause_shorter_than_the_silence_does_not_end_the_turn() -> None:
     outputs = speak(session_with(), *([0.9] * 3 + [0.0] * 6) * 4)
-    assert [type(output) for output in outputs] == [SpeechStarted]
+    assert [type(output) for output in events_of(outputs)] == [SpeechStarted]
 
 
 def test_turns_follow_each_other_on_one_clock() -> None:
@@ -136,7 +136,7 @@ def test_a_turn_of_a_single_window_has_no_text() -> None:
 def test_semantic_vad_finds_turns() -> None:
     session = session_with(turn_detection=SemanticVad(type="semantic_vad", eagerness="high"))
     outputs = speak(session, *[0.9] * 5, *[0.0] * 200)
-    assert [type(output) for output in outputs[:3]] == [SpeechStarted, SpeechStopped, Committed]
+    assert [type(output) for output in events_of(outputs)[:3]] == [SpeechStarted, SpeechStopped, Committed]
 
 
 def test_a_turn_without_transcription_is_committed_all_the_same() -> None:

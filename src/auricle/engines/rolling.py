@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from auricle.audio.formats import SAMPLE_RATE
 from auricle.engines.base import Decode, Hypothesis, OfflineModel, Stage, Token, Transcription, Utterance
 
-MAX_STREAMS = 1024
+MAX_STREAMS = 256
 """How many streams are remembered, the newest. One that is forgotten only costs time."""
 
 

@@ -140,7 +140,7 @@ class ItemDecoding:
     def _finish_piece(self, tokens: tuple[Token, ...]) -> list[Token]:
         """The first stretch is decoded: `tokens` are those after the settled ones."""
         piece = self._finder.ended.popleft()
-        if not self._settled and not is_believable(tokens, piece.clear_windows):
+        if not is_believable(tokens, piece.clear_windows):
             tokens = ()
         told = self.transcript.extend(tokens)
         self.transcript.begin_piece()

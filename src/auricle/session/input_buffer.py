@@ -115,13 +115,15 @@ class InputAudioBuffer:
     def read(self, start: int, end: int) -> Samples:
         """A copy of the audio between two positions, as far as it is kept."""
         parts = [_NOTHING]
-        position = self.start
-        for chunk in self._chunks:
-            if position >= end:
+        position = self.appended
+        # From the end, since what is read while speech goes on is the newest, however long it has gone on.
+        for chunk in reversed(self._chunks):
+            position -= chunk.size
+            if position < end:
+                parts.append(chunk[max(start - position, 0) : end - position])
+            if position <= start:
                 break
-            parts.append(chunk[max(start - position, 0) : end - position])
-            position += chunk.size
-        return np.concatenate(parts)
+        return np.concatenate(parts[::-1])
 
     def drop_before(self, position: int) -> None:
         """Forget the audio before `position`."""

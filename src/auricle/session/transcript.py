@@ -40,9 +40,10 @@ class ItemTranscript:
         before = len(self.tokens)
         for token in committed:
             text = self._space + token.text if self.tokens else token.text.lstrip()
-            if self._begins_piece and self.tokens and text and not text[0].isspace():
-                text = " " + text
-            self._begins_piece = False
+            if self._begins_piece and text:
+                self._begins_piece = False
+                if self.tokens and not text[0].isspace():
+                    text = " " + text
             told = text.rstrip()
             self._space = text[len(told) :]
             if told:
