@@ -2,14 +2,15 @@
 
     python benchmarks/delay.py --audio FOLDER [--kind clean] [--delays minimal,low,…] [--chart FILE.png]
 
-FOLDER holds a `manifest.jsonl` and the files, as `docs/bench.md` says. The clock is that of the audio: recordings are
-heard window by window, and detecting and decoding take no time, so that the result does not depend on the machine.
-What they cost is counted apart.
+FOLDER holds a `manifest.jsonl` and the files, as `docs/bench.md` says. The clock is that of the audio: it comes in
+chunks of 32 ms, and detecting and decoding take no time, so that the result does not depend on the machine. What they
+cost is counted apart.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,9 +20,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from auricle.audio.files import read_audio
-from auricle.audio.formats import SAMPLE_RATE, WINDOW_SAMPLES
-from auricle.bench.corpus import Clip, load_clips, of_kinds, silence
+from auricle.bench.corpus import Clip, load_clips, of_kinds
 from auricle.bench.latency import latencies, transcript
 from auricle.bench.options import DELAYS
 from auricle.bench.scoring import Score
@@ -32,9 +31,10 @@ from auricle.engines.rolling import RollingEngine
 from auricle.engines.silero import SileroDetector
 from auricle.ids import new_id
 from auricle.protocol.config import ServerVad, SessionConfig, Transcription
+from auricle.protocol.events import Append
 from auricle.session.session import Output, Session, SessionLimits
 
-WINDOW_S = WINDOW_SAMPLES / SAMPLE_RATE
+CHUNK_S = 0.032
 TRAILING_SILENCE_S = 1.5
 TURN_DETECTION = ServerVad(silence_duration_ms=500)
 
@@ -58,12 +58,15 @@ class Player:
         options = Transcription(model="moonshine/tiny-en", delay=self.delay)
         config = SessionConfig(transcription=options, turn_detection=TURN_DETECTION, turn_detection_given=True)
         session = Session(new_id("sess"), 0, config, SessionLimits(), new_id, is_live=self.is_live)
-        record = Record(clip, WINDOW_S)
-        samples = np.concatenate([read_audio(clip.path), silence(TRAILING_SILENCE_S)])
-        for start in range(0, samples.size // WINDOW_SAMPLES * WINDOW_SAMPLES, WINDOW_SAMPLES):
-            now_s = (start + WINDOW_SAMPLES) / SAMPLE_RATE
+        record = Record(clip, CHUNK_S)
+        data = clip.wire_bytes(config.format.audio_format, TRAILING_SILENCE_S)
+        chunk_bytes = round(1000 * CHUNK_S * config.format.audio_format.bytes_per_ms)
+        now_s = 0.0
+        for start in range(0, len(data), chunk_bytes):
+            now_s += CHUNK_S
             record.sent_s.append(now_s)
-            self._perform(session, session.receive_audio(samples[start : start + WINDOW_SAMPLES]), record, now_s)
+            event = Append(audio=base64.b64encode(data[start : start + chunk_bytes]).decode())
+            self._perform(session, session.receive_event(event), record, now_s)
         self._perform(session, session.end_turn(), record, now_s)
         self.detector.release(session.id)
         self.audio_s += now_s - TRAILING_SILENCE_S

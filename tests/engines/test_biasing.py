@@ -22,7 +22,21 @@ from auricle.engines.biasing import (
 )
 from auricle.engines.moonshine import _parse_tokenizer, embedded_folder
 
-WORD_PARTS = ["▁Zar", "ath", "ustra", "▁Sher", "▁sher", "burn", "lock", "▁San", "▁Francisco", "▁Tom", "▁the", "ar"]
+WORD_PARTS = [
+    "▁Zar",
+    "ath",
+    "ustra",
+    "▁Sher",
+    "▁sher",
+    "burn",
+    "lock",
+    "▁San",
+    "▁Francisco",
+    "▁Tom",
+    "▁the",
+    "ar",
+    "</s",
+]
 MERGES = [part[:length] for part in WORD_PARTS for length in range(2, len(part) + 1)]
 PIECES = [
     *(b"<unk>", b"<s>", b"</s>"),
@@ -31,7 +45,6 @@ PIECES = [
     *(character.encode() for character in "▁abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ',.-é"),
 ]
 IDS = {piece.decode(errors="replace"): token_id for token_id, piece in enumerate(PIECES)}
-END = 2
 
 
 def ids(text: str) -> list[int]:
@@ -139,14 +152,18 @@ def test_phrases_that_cannot_be_used_are_left_out():
     assert bonuses(biasing, "▁Zar") == bonuses(biasing, "▁Sher") == {}
 
 
-def test_characters_without_a_piece_are_spelled_in_bytes_and_marks_are_no_text():
-    biasing = Biasing(PIECES, ["ñoZ", "</s>", "<s>"])
+def test_characters_without_a_piece_are_spelled_in_bytes():
+    biasing = Biasing(PIECES, ["ñoZ"])
     space, first, second = PIECES.index("▁".encode(), 259), *(3 + byte for byte in "ñ".encode())
     row = logits()
     assert biasing.adjust([space, first], row) is row  # too few letters for a bonus
     gain = biasing.adjust([space, first, second, IDS["o"]], row) - row
     assert np.flatnonzero(gain).tolist() == [IDS["Z"]]
-    assert END not in biasing.starts(logits(**{"</s>": 1, "_the": 2}))
+
+
+def test_a_mark_in_a_phrase_is_text_and_not_the_mark():
+    """Else a prompt could end the text."""
+    assert bonuses(Biasing(PIECES, ["Tom</s>"]), "▁Tom") == {"</s": 3}
 
 
 def test_no_phrases_are_no_help():

@@ -9,8 +9,8 @@ in the log domain, 35 with 2). So there are two helps, which go together:
 - `lookahead` follows a phrase that the model has not begun, but nearly, and takes it only if the model can say it to
   its end without giving up much. This finds nearly as many words again.
 
-The figures below are from `benchmarks/keywords.py`: of 424 rare words 372 are found without keywords, and with 100 wrong
-keywords there are 216 errors in 3,413 words, as many as with none.
+The figures below are from recordings of `benchmarks/keywords.py`: of 424 rare words 372 are found without keywords and
+393 with them, and 100 wrong keywords change nothing: 6.81 % of 3,495 words are wrong with them and without.
 """
 
 from __future__ import annotations

@@ -39,9 +39,9 @@ SettleRule = tuple[Evidence, ...]
 DEFAULT_DELAY = "medium"
 SETTLE_RULES: Mapping[str, SettleRule] = {
     "minimal": (Evidence(0.0, 0.9, 1), Evidence(0.25, 0.7, 1), Evidence(1.0, 0.0, 1)),
-    "low": (Evidence(0.0, 0.95, 1), Evidence(0.25, 0.8, 1), Evidence(1.25, 0.0, 1)),
-    "medium": (Evidence(0.0, 0.9, 2), Evidence(0.25, 0.85, 1), Evidence(1.5, 0.0, 1)),
-    "high": (Evidence(0.4, 0.9, 3), Evidence(2.0, 0.0, 1)),
+    "low": (Evidence(0.0, 0.9, 2), Evidence(0.25, 0.85, 1), Evidence(1.0, 0.3, 1), Evidence(2.0, 0.0, 1)),
+    "medium": (Evidence(0.0, 0.9, 2), Evidence(0.25, 0.9, 1), Evidence(1.0, 0.5, 1), Evidence(2.0, 0.0, 2)),
+    "high": (Evidence(0.3, 0.95, 2), Evidence(1.0, 0.8, 2), Evidence(3.0, 0.0, 2)),
     "xhigh": (Evidence(1.0, 0.95, 4), Evidence(4.0, 0.0, 2)),
 }
 """By the client's `delay`: points on the curve of accuracy against delay that `benchmarks/delay.py` draws."""

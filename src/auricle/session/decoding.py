@@ -44,7 +44,7 @@ _DECODING_WINDOWS = 5
 DEFAULT_DELAY = "medium"
 CADENCES: Mapping[str, Cadence] = {
     "minimal": Cadence(0.25, 0.12),
-    "low": Cadence(0.25, 0.2),
+    "low": Cadence(0.25, 0.15),
     "medium": Cadence(0.25, 0.25),
     "high": Cadence(0.4, 0.3),
     "xhigh": Cadence(1.0, 0.3),
