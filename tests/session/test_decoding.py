@@ -64,9 +64,9 @@ def test_speech_that_goes_on_is_decoded_again_at_its_cadence(delay: str | None) 
     while jobs[-1].samples.size < 7 * SAMPLE_RATE:
         utterance.answer(heard(tentative=" Yes"))
         jobs.append(utterance.say_until_asked())
-    for one, other in itertools.pairwise(jobs):
+    for index, (one, other) in enumerate(itertools.pairwise(jobs)):
         wait = other.samples.size - one.samples.size
-        assert 0 <= wait - cadence.next_samples(one.samples.size) < WINDOW_SAMPLES
+        assert 0 <= wait - cadence.next_samples(one.samples.size, is_first=index == 0) < WINDOW_SAMPLES
     assert all(job.stage is Stage.SPEAKING and job.options.delay == delay for job in jobs)
 
 
@@ -82,12 +82,11 @@ def test_less_delay_costs_more_decodings() -> None:
     assert counts[0] > counts[2]
 
 
-def test_each_cadence_waits_a_step_at_least_and_longer_for_longer_speech() -> None:
+def test_each_cadence_waits_longer_for_longer_speech() -> None:
     for cadence in CADENCES.values():
-        assert cadence.next_samples(0) == int(cadence.step_s * SAMPLE_RATE)
-        assert cadence.next_samples(20 * SAMPLE_RATE) == int(
-            max(cadence.step_s * SAMPLE_RATE, cadence.growth * 20 * SAMPLE_RATE)
-        )
+        waits = [cadence.next_samples(size * SAMPLE_RATE, is_first=False) for size in (0, 5, 20)]
+        assert waits == [int((cadence.step_s + cadence.growth * size) * SAMPLE_RATE) for size in (0, 5, 20)]
+        assert cadence.next_samples(SAMPLE_RATE, is_first=True) == int(cadence.second_s * SAMPLE_RATE)
 
 
 def test_settled_words_are_told_at_once_and_go_with_the_next_job() -> None:
