@@ -137,7 +137,7 @@ class Play:
         older = [other for other in self.decodes if other.stream_id == job.stream_id]
         if older:
             assert older[0].piece <= job.piece
-            assert (job.is_final and not older[0].is_final) or job.stream_id in self.may_be_asked_anew
+            assert job.stage < older[0].stage or job.stream_id in self.may_be_asked_anew
         assert job.samples.size
         self.may_be_asked_anew.discard(job.stream_id)
         self.decodes = [other for other in self.decodes if other.stream_id != job.stream_id] + [job]

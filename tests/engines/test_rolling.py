@@ -106,7 +106,7 @@ def stream_of(*texts: str | tuple[Token, ...], rule: SettleRule = AT_ONCE) -> St
         ([" Good", " day"], [("good", 1), ("day", 2)]),
         ([" Go", "od", " d", "ay"], [("good", 2), ("day", 4)]),
         ([" Good", ",", " day", "."], [("good", 2), ("day", 4)]),
-        (["Good", " -", " day"], [("good", 2), ("day", 3)]),
+        (["Good", " -", " day"], [("good", 1), ("day", 3)]),
         ([" don", "'", "t", " go"], [("dont", 3), ("go", 4)]),
         ([" ...", " Good"], [("good", 2)]),
         ([" ..."], []),
@@ -122,6 +122,14 @@ def test_a_word_begins_with_a_space_and_has_its_punctuation(tokens: list[str], w
 @pytest.mark.parametrize("tokens", [[" said", ' "', "Hello"], [" in", " ", "1", "9"], [" for", " $", "5"]])
 def test_a_space_without_letters_begins_a_word_too(tokens: list[str]) -> None:
     assert [word.key for word in words_of([Token(text, -1.0) for text in tokens])] == keys_of("".join(tokens))
+
+
+def test_a_space_of_its_own_goes_with_the_number_that_follows() -> None:
+    """The vocabulary has no digit with a space in front, so a number is a space and its digits."""
+    assert [(word.key, word.end) for word in words_of([Token(text, -1.0) for text in (" in", " ", "2", "0")])] == [
+        ("in", 1),
+        ("20", 4),
+    ]
 
 
 def test_a_word_is_as_likely_as_its_least_likely_letters() -> None:

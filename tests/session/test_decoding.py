@@ -432,7 +432,7 @@ def test_text_only_grows_and_all_of_it_comes(steps: list, is_live: bool) -> None
     def asked(jobs: list[Decode]) -> None:
         nonlocal out
         for job in jobs:
-            assert out is None or (job.is_final and not out.is_final), "only an end takes the place of another job"
+            assert out is None or job.stage < out.stage, "only an end or a pause takes the place of another job"
             assert job.piece >= (out.piece if out else 0)
             assert is_live or job.is_final
             assert job.settled == told_of_piece.get(job.piece, "")

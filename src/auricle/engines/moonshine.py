@@ -216,7 +216,7 @@ def decode_greedily(
             if token_id == END_ID or len(chosen.ids) >= max_tokens:
                 return chosen
             said = [Said(token_id, row)]
-            if biasing and biasing.starts(row):
+            if biasing and token_id == row.argmax() and biasing.starts(row):
                 predictor.rewind(len(proposed) - accepted)  # what is tried follows on here
                 proposed = proposed[:accepted]
                 said = biasing.lookahead(chosen.ids, row, lambda ids: _probe(predictor, ids)) or said

@@ -67,15 +67,16 @@ def keys_of(text: str) -> list[str]:
 def words_of(tokens: Sequence[Token]) -> list[Word]:
     """The words of a text: each begins after a space, and has the punctuation that follows with it."""
     words: list[Word] = []
-    key, least, is_apart = "", 0.0, False
+    key, least, gap = "", 0.0, None
     for index, token in enumerate(tokens):
-        is_apart = is_apart or token.text[:1].isspace()
+        if gap is None and token.text[:1].isspace():
+            gap = index  # the space belongs to what follows, also where it is a token of its own
         if letters := _letters(token.text):
-            if key and is_apart:
-                words.append(Word(key, index, math.exp(least)))
+            if key and gap is not None:
+                words.append(Word(key, gap, math.exp(least)))
                 key, least = "", 0.0
             key += letters
-            least, is_apart = min(least, token.logprob), False
+            least, gap = min(least, token.logprob), None
     if key:
         words.append(Word(key, len(tokens), math.exp(least)))
     return words
@@ -167,8 +168,7 @@ class RollingEngine:
 
     def decode(self, jobs: Sequence[Decode]) -> list[Hypothesis]:
         """See `Engine`. Raises EngineError if the model fails."""
-        # Just this audio was transcribed last if a pause turns out to be the end.
-        new = [job for job in jobs if self._stream(job).size != job.samples.size]
+        new = [job for job in jobs if not self._is_known(job)]
         found = self._model.transcribe([self._utterance(job) for job in new]) if new else []
         for job, tokens in zip(new, found, strict=True):
             self._stream(job).take(tokens, job.samples.size, keys_of(job.settled))
@@ -183,6 +183,10 @@ class RollingEngine:
         if len(self._streams) > MAX_STREAMS:
             self._streams.popitem(last=False)
         return stream
+
+    def _is_known(self, job: Decode) -> bool:
+        """Whether just this audio was transcribed last, as when a pause turns out to be the end."""
+        return self._stream(job).size == job.samples.size
 
     def _utterance(self, job: Decode) -> Utterance:
         # A wrong draft can uphold itself, since it shifts near-ties. What may be the last word on it is found afresh.

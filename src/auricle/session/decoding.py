@@ -159,11 +159,13 @@ class ItemDecoding:
     def _due(self) -> tuple[SpeechPiece, Stage] | None:
         """What of the speech that goes on is to be decoded now."""
         piece = self._finder.current
-        if piece is None or self._asked or self._has_ended or not self._is_live:
+        if piece is None or self._has_ended or not self._is_live:
+            return None
+        if self._asked and self._asked[0].stage is not Stage.SPEAKING:
             return None
         if self._finder.silent_windows >= self._pause_windows:
             return (piece, Stage.PAUSE) if piece.end != self._decoded_end else None
-        if self._finder.silent_windows:  # nothing new is said
+        if self._asked or self._finder.silent_windows:  # in silence nothing new is said
             return None
         is_due = piece.end >= self._next_end and piece.size <= TELLING_SAMPLES
         return (piece, Stage.SPEAKING) if piece.clear_windows >= SURE_WINDOWS and is_due else None

@@ -132,6 +132,8 @@ class SpeechFinder:
         if self._clear_windows >= MIN_CLEAR_WINDOWS:
             self.ended.append(SpeechPiece(self._start, position, self._clear_windows))
         self._start = self._earliest = position
+        # What is left must prove itself, if it is the last.
+        self._clear_windows = min(self._clear_windows, (self._last - position) // WINDOW_SAMPLES)
 
     def end(self, position: int) -> None:
         """The utterance has ended at `position`, which may lie up to a window behind what was heard."""
