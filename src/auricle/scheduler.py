@@ -140,7 +140,7 @@ class BatchScheduler:
             self._decode,
             max_batch=max_batch,
             rank=lambda job: job.stage,
-            may_wait=lambda job: job.stage is Stage.SPEAKING,
+            may_wait=lambda job: job.stage is not Stage.FINAL,
             # What piled up while a process was replaced is soon done, and no sign of too much to do.
             works_since=lambda: worker.works_since_s,
             clock=clock,
