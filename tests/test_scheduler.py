@@ -12,7 +12,7 @@ from fakes import OPTIONS, LengthEngine, LoudnessDetector
 
 from auricle.engines.base import EngineError, Hypothesis
 from auricle.scheduler import BatchScheduler, Lane
-from auricle.session.jobs import Decode, DetectSpeech
+from auricle.session.jobs import Decode, DetectSpeech, Stage
 
 Result = str | EngineError
 
@@ -285,6 +285,18 @@ class FakeWorker:
 
     def decode(self, jobs: Sequence[Decode]) -> list[Hypothesis]:
         return self.engine.decode(jobs)
+
+
+@pytest.mark.parametrize(("stage", "lag_s"), [(Stage.FINAL, 5), (Stage.PAUSE, 0), (Stage.SPEAKING, 0)])
+async def test_only_the_wait_of_ended_speech_is_lag(stage: Stage, lag_s: float) -> None:
+    clock = SetClock()
+    scheduler = BatchScheduler(LoudnessDetector(), FakeWorker(), max_batch=1, clock=clock)  # type: ignore[arg-type]
+    task = asyncio.create_task(scheduler.run(Decode("item_1", OPTIONS, np.zeros(512, np.float32), stage)))
+    await settle()  # nothing takes jobs before the start
+    clock.now_s += 5
+    assert scheduler.lag_s == lag_s
+    task.cancel()
+    await scheduler.stop()
 
 
 async def test_the_scheduler_runs_both_kinds_of_jobs() -> None:

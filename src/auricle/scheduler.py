@@ -175,7 +175,7 @@ class BatchScheduler:
 
     @property
     def lag_s(self) -> float:
-        """How long speech that has ended, or paused, waits these days before it is decoded."""
+        """How long speech that has ended waits these days before it is decoded."""
         return self._decodings.lag_s
 
     def release(self, session_id: str) -> None:

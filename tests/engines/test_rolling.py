@@ -16,7 +16,6 @@ from auricle.audio.formats import SAMPLE_RATE
 from auricle.engines import rolling
 from auricle.engines.base import Decode, EngineError, Hypothesis, Stage, Token, Transcription, Utterance
 from auricle.engines.rolling import (
-    DEFAULT_DELAY,
     SETTLE_RULES,
     Evidence,
     RollingEngine,
@@ -26,6 +25,7 @@ from auricle.engines.rolling import (
     prefix_distances,
     words_of,
 )
+from auricle.protocol.config import DEFAULT_DELAY
 from auricle.session.decoding import CADENCES
 
 OPTIONS = Transcription(model="m")

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from utterance import AUDIO, Utterance
 
 from auricle.audio.formats import SAMPLE_RATE, WINDOW_SAMPLES
-from auricle.protocol.config import Transcription
-from auricle.session.decoding import CADENCES, DEFAULT_DELAY, PAUSE_WINDOWS
+from auricle.protocol.config import DEFAULT_DELAY, Transcription
+from auricle.session.decoding import CADENCES, PAUSE_WINDOWS
 from auricle.session.jobs import Decode, Hypothesis, Stage
 from auricle.session.speech import (
     MAX_SAMPLES,

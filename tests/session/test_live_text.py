@@ -437,24 +437,22 @@ def test_turn_detection_turned_off_after_some_text_keeps_the_item_and_its_text()
     assert rest[-1].transcript == "Good morning all"
 
 
-def test_turn_detection_turned_on_before_any_text_begins_anew() -> None:
+@pytest.mark.parametrize("is_quick", [True, False])
+def test_turn_detection_turned_on_in_speech_makes_it_the_turn_however_quick_the_decoder_is(is_quick: bool) -> None:
     session = session_with(turn_detection=None)
     talk(session)
-    update(session, turn_detection=ServerVad())
-    assert session.receive_hypothesis("item_1", heard(" Old", " words")) == []
-    job = talk(session)
-    assert job.stream_id == "item_2"
-    assert session.receive_hypothesis("item_2", heard(" New", " words")) == [delta("item_2", "New")]
-
-
-def test_turn_detection_turned_on_after_some_text_keeps_its_item() -> None:
-    session = session_with(turn_detection=None)
-    talk(session)
-    session.receive_hypothesis("item_1", heard(" Good", " morning"))
-    update(session, turn_detection=ServerVad())
+    if is_quick:
+        session.receive_hypothesis("item_1", heard(" Good", " morning"))
+    assert update(session, turn_detection=ServerVad()) == [SpeechStarted(audio_start_ms=0, item_id="item_1")]
     outputs = speak(session, *END)
-    (committed,) = [event for event in outputs if isinstance(event, Committed)]
-    assert committed.item_id == "item_1"
+    assert [event.item_id for event in outputs if isinstance(event, Committed)] == ["item_1"]
+
+
+def test_turn_detection_turned_on_in_silence_begins_anew() -> None:
+    session = session_with(turn_detection=None)
+    speak(session, *[0.1] * 100)
+    assert update(session, turn_detection=ServerVad()) == []
+    assert talk(session).stream_id == "item_2"
 
 
 def test_a_turn_that_text_has_opened_is_announced_before_it_ends() -> None:

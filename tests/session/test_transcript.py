@@ -37,10 +37,10 @@ def test_nothing_but_space_is_no_text() -> None:
     assert deltas([" "], ["\t", ""]) == ["", ""]
 
 
-def test_tokens_keep_their_probabilities_and_times() -> None:
+def test_tokens_keep_their_probabilities_and_ids() -> None:
     transcript = ItemTranscript()
-    told = transcript.extend([Token(" Good ", -0.1, 0.5, 0.7), Token("", -9.0), Token("day", -0.2, 0.7, 0.9)])
-    assert told == [Token("Good", -0.1, 0.5, 0.7), Token(" day", -0.2, 0.7, 0.9)]
+    told = transcript.extend([Token(" Good ", -0.1, (7, 8)), Token("", -9.0), Token("day", -0.2, (9,))])
+    assert told == [Token("Good", -0.1, (7, 8)), Token(" day", -0.2, (9,))]
     assert transcript.tokens == told
 
 

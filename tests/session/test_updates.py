@@ -122,7 +122,7 @@ def test_turn_detection_off_commit_and_on_begins_anew() -> None:
 
 def test_turn_detection_starts_with_the_audio_after_its_update() -> None:
     session = session_with(turn_detection=None)
-    assert speak(session, *[0.9] * 10) == []
+    assert speak(session, *[0.0] * 10) == []
     assert len(session.receive_event(update(turn_detection=ServerVad()))) == 1
     (started,) = speak(session, 0.0, 0.9)
     assert started == SpeechStarted(audio_start_ms=11 * 32 - 300, item_id="item_2")  # the first was told to nobody

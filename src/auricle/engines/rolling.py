@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from auricle.audio.formats import SAMPLE_RATE
 from auricle.engines.base import Decode, Hypothesis, OfflineModel, Stage, Token, Transcription, Utterance
+from auricle.protocol.config import DEFAULT_DELAY
 
 MAX_STREAMS = 256
 """How many streams are remembered, the newest. One that is forgotten only costs time."""
@@ -36,7 +37,6 @@ class Evidence:
 SettleRule = tuple[Evidence, ...]
 """A word is settled if one of these is there."""
 
-DEFAULT_DELAY = "medium"
 SETTLE_RULES: Mapping[str, SettleRule] = {
     "minimal": (Evidence(0.0, 0.9, 1), Evidence(0.25, 0.7, 1), Evidence(1.0, 0.0, 1)),
     "low": (Evidence(0.0, 0.9, 2), Evidence(0.25, 0.85, 1), Evidence(1.0, 0.3, 1), Evidence(2.0, 0.0, 1)),
@@ -172,7 +172,10 @@ class RollingEngine:
         found = self._model.transcribe([self._utterance(job) for job in new]) if new else []
         for job, tokens in zip(new, found, strict=True):
             self._stream(job).take(tokens, job.samples.size, keys_of(job.settled))
-        return [self._answer(job) for job in jobs]
+        hypotheses = [self._answer(job) for job in jobs]
+        while len(self._streams) > MAX_STREAMS:
+            self._streams.popitem(last=False)
+        return hypotheses
 
     def _stream(self, job: Decode) -> _Stream:
         key = (job.stream_id, job.piece)
@@ -180,8 +183,6 @@ class RollingEngine:
         if stream is None or stream.options != job.options:
             stream = self._streams[key] = _Stream(job.options)
         self._streams.move_to_end(key)
-        if len(self._streams) > MAX_STREAMS:
-            self._streams.popitem(last=False)
         return stream
 
     def _is_known(self, job: Decode) -> bool:

@@ -103,6 +103,10 @@ def _without_markup(keyword: str) -> str:
     return keyword
 
 
+DEFAULT_DELAY = "medium"
+"""What sessions get that ask for no `delay`."""
+
+
 class Transcription(Setting):
     """Which model transcribes, and what it is told beforehand."""
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from auricle.audio.formats import SAMPLE_RATE, Samples
-from auricle.protocol.config import Transcription
+from auricle.protocol.config import DEFAULT_DELAY, Transcription
 from auricle.session.jobs import Decode, Hypothesis, Stage, Token
 from auricle.session.speech import (
     SURE_WINDOWS,
@@ -47,7 +47,6 @@ PAUSE_WINDOWS = 8
 _DECODING_WINDOWS = 5
 """...or sooner, to have so much time for decoding before silence ends the turn."""
 
-DEFAULT_DELAY = "medium"
 CADENCES: Mapping[str, Cadence] = {
     "minimal": Cadence(0.25, 0.15, 0.06),
     "low": Cadence(0.25, 0.3, 0.08),
@@ -90,6 +89,11 @@ class ItemDecoding:
     def is_done(self) -> bool:
         """Whether the utterance has ended and all of it is text."""
         return self._has_ended and not self._finder.ended
+
+    @property
+    def has_speech(self) -> bool:
+        """Whether something was heard in it that is worth decoding."""
+        return bool(self._pieces_done or self._finder.ended or self._finder.current)
 
     @property
     def has_told(self) -> bool:

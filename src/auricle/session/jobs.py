@@ -20,12 +20,10 @@ class DetectSpeech:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A piece of text, the natural logarithm of its probability, and its time where the engine knows it."""
+    """A piece of text and the natural logarithm of its probability."""
 
     text: str
     logprob: float
-    start_s: float | None = None
-    end_s: float | None = None
     ids: tuple[int, ...] = ()
     """What the engine calls it; other engines can't read that."""
 

@@ -284,7 +284,8 @@ class Session:
         outputs: list[Output] = [SessionUpdated(session_id=self.id, expires_at=self._expires_at, config=self.config)]
         item = self._open_item
         if item and self.config.turn_detection and not self._is_announced:
-            if item.decoding.has_told:
+            # What was heard decides, not what was told of it, which hangs on how quick the decoder is.
+            if item.decoding.has_speech:
                 outputs.append(self._announce(item))  # its turn has begun, and will have an end
             else:
                 item = self._conversation.open_item = None  # a turn will begin a new one
