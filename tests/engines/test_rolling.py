@@ -313,14 +313,22 @@ def test_under_every_rule_a_word_that_stands_is_settled_in_time(delay: str) -> N
 # The end
 
 
-@pytest.mark.parametrize("stage", [Stage.PAUSE, Stage.SPEAKING])
-def test_audio_that_was_transcribed_last_is_not_transcribed_again(stage: Stage) -> None:
+def test_audio_of_a_pause_is_not_transcribed_again_at_the_end() -> None:
     model = Script(" it was the", " it was the best.")
     stream = Stream(RollingEngine(model, {DEFAULT_DELAY: AT_ONCE}))
     stream.decode()
-    assert stream.decode(stage) == (" the", " best.")
+    assert stream.decode(Stage.PAUSE) == (" the", " best.")
     assert stream.end(step_s=0) == " best."
     assert len(model.given) == 2
+
+
+def test_what_was_found_with_a_draft_is_not_the_last_word() -> None:
+    model = Script(" it was", " it was the beast", " it was the best.")
+    stream = Stream(RollingEngine(model, {DEFAULT_DELAY: AT_ONCE}))
+    stream.decode()
+    stream.decode()
+    assert stream.end(step_s=0) == " best."
+    assert [bool(given.draft) for (given,) in model.given] == [False, True, False]
 
 
 def test_the_end_gives_all_that_is_left() -> None:

@@ -67,6 +67,12 @@ def update(session: Session, **changes: object) -> list:
     return outputs
 
 
+def end_of(session: Session, outputs: list, *rest: str) -> list:
+    """The events in `outputs`, which end an item, and those that come with the rest of its text."""
+    (job,) = finals_of(outputs)
+    return [*events_of(outputs), *session.receive_hypothesis(job.stream_id, said(*rest))]
+
+
 def options(**changes: object) -> Transcription:
     return MODELS.resolve(OPTIONS.model_copy(update=changes), "")
 
@@ -145,7 +151,7 @@ def test_the_end_of_the_server_ends_a_turn_with_the_text_it_has() -> None:
     session = session_with()
     talk(session)
     session.receive_hypothesis("item_1", heard(" Good", " morning"))
-    *_, last = session.end_turn()
+    *_, last = end_of(session, session.end_turn(), " morning")
     assert last.transcript == "Good morning"
 
 
@@ -174,7 +180,7 @@ def test_text_before_a_commit_by_hand_has_the_id_of_the_commit() -> None:
     session = session_with(turn_detection=None)
     (job,) = speak(session, *TALK)
     assert session.receive_hypothesis(job.stream_id, heard(" Good", " morning")) == [delta(job.stream_id, "Good")]
-    committed, added, *rest = session.receive_event(Commit())
+    committed, added, *rest = end_of(session, session.receive_event(Commit()), " morning")
     assert committed == Committed(previous_item_id=None, item_id=job.stream_id)
     assert added.item.id == job.stream_id
     assert rest == [delta(job.stream_id, " morning"), completed(job.stream_id, "Good morning")]
@@ -186,7 +192,7 @@ def test_each_commit_by_hand_has_an_id_of_its_own() -> None:
     for _ in range(3):
         job = talk(session)
         session.receive_hypothesis(job.stream_id, heard(" Good", " day"))
-        outputs = session.receive_event(Commit())
+        outputs = end_of(session, session.receive_event(Commit()), " day")
         assert outputs[-1].transcript == "Good day"
         ids.append((job.stream_id, outputs[0].item_id, outputs[0].previous_item_id))
     assert ids == [("item_1", "item_1", None), ("item_2", "item_2", "item_1"), ("item_3", "item_3", "item_2")]
@@ -199,7 +205,7 @@ def test_an_item_that_is_not_committed_cannot_be_asked_for() -> None:
     for event in (RetrieveItem(item_id=job.stream_id), DeleteItem(item_id=job.stream_id)):
         (error,) = session.receive_event(event)
         assert isinstance(error, ErrorEvent)
-    assert session.receive_event(Commit())[-1].transcript == "Good morning"
+    assert end_of(session, session.receive_event(Commit()), " morning")[-1].transcript == "Good morning"
 
 
 def test_all_audio_of_an_item_that_had_text_before_its_commit_is_kept() -> None:
@@ -252,7 +258,8 @@ def test_text_that_waits_is_told_when_the_item_before_is_deleted() -> None:
 def test_text_that_waits_stays_in_order_through_its_own_commit() -> None:
     session = with_first_item_undecoded()
     session.receive_hypothesis("item_2", heard(" Two", " words"))
-    assert [type(output) for output in session.receive_event(Commit())] == [Committed, ItemAdded]
+    told_by_commit = end_of(session, session.receive_event(Commit()), " words")
+    assert [type(event) for event in told_by_commit] == [Committed, ItemAdded]
     assert talk(session).stream_id == "item_3"
     assert session.receive_hypothesis("item_3", heard(" Three", " words")) == []
     assert told(events_of(session.receive_hypothesis("item_1", said(" One.")))) == [
@@ -420,7 +427,7 @@ def test_usage_counts_all_tokens_whenever_they_were_told() -> None:
     session = session_with(transcription=options(model="gpt-4o-transcribe"))
     talk(session)
     session.receive_hypothesis("item_1", heard(" Good", " morning"))
-    *_, last = session.receive_event(Commit())
+    *_, last = end_of(session, session.receive_event(Commit()), " morning")
     assert isinstance(last.usage, TokenUsage)
     assert last.usage.output_tokens == 2
 
@@ -432,7 +439,7 @@ def test_turn_detection_turned_off_after_some_text_keeps_the_item_and_its_text()
     update(session, turn_detection=None)
     assert talk(session).settled == " Good"
     session.receive_hypothesis("item_1", heard(" morning", " all"))
-    committed, _, *rest = session.receive_event(Commit())
+    committed, _, *rest = end_of(session, session.receive_event(Commit()), " all")
     assert committed.item_id == "item_1"
     assert rest[-1].transcript == "Good morning all"
 

@@ -127,20 +127,23 @@ class _Stream:
     options: Transcription
     size: int = -1
     """How many samples the last hypothesis was made of."""
+    is_drafted: bool = False
+    """Whether it was found with the help of a draft."""
     tokens: tuple[Token, ...] = ()
     words: list[Word] = field(default_factory=list)
     since_s: list[float] = field(default_factory=list)
     """For each word, the length of speech in seconds from which on it and all unsettled words before it are there."""
 
-    def take(self, tokens: tuple[Token, ...], size: int, settled: Sequence[str]) -> None:
+    def take(self, tokens: tuple[Token, ...], job: Decode, settled: Sequence[str]) -> None:
         """Remember a new hypothesis."""
-        words = words_of(tokens)
+        words, size = words_of(tokens), job.samples.size
         old, new = boundary(settled, self.words), boundary(settled, words)
         since_s = [size / SAMPLE_RATE] * len(words)
         while old < len(self.words) and new < len(words) and self.words[old].key == words[new].key:
             since_s[new] = self.since_s[old]
             old, new = old + 1, new + 1
-        self.size, self.tokens, self.words, self.since_s = size, tokens, words, since_s
+        self.size, self.is_drafted = size, job.stage is Stage.SPEAKING
+        self.tokens, self.words, self.since_s = tokens, words, since_s
 
     def settle(self, begin: int, rule: SettleRule) -> int:
         """How many words are settled, if `begin` of them were before."""
@@ -171,7 +174,7 @@ class RollingEngine:
         new = [job for job in jobs if not self._is_known(job)]
         found = self._model.transcribe([self._utterance(job) for job in new]) if new else []
         for job, tokens in zip(new, found, strict=True):
-            self._stream(job).take(tokens, job.samples.size, keys_of(job.settled))
+            self._stream(job).take(tokens, job, keys_of(job.settled))
         hypotheses = [self._answer(job) for job in jobs]
         while len(self._streams) > MAX_STREAMS:
             self._streams.popitem(last=False)
@@ -187,7 +190,8 @@ class RollingEngine:
 
     def _is_known(self, job: Decode) -> bool:
         """Whether just this audio was transcribed last, as when a pause turns out to be the end."""
-        return self._stream(job).size == job.samples.size
+        stream = self._stream(job)
+        return stream.size == job.samples.size and (job.stage is Stage.SPEAKING or not stream.is_drafted)
 
     def _utterance(self, job: Decode) -> Utterance:
         # A wrong draft can uphold itself, since it shifts near-ties. What may be the last word on it is found afresh.

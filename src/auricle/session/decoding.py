@@ -77,7 +77,7 @@ class ItemDecoding:
         """What was told of the first stretch that is not done."""
         self._tentative: tuple[Token, ...] = ()
         self._decoded_end: int | None = None
-        """Up to where the last hypothesis went, of the first stretch that is not done; None: there is none."""
+        """Up to where the first stretch that is not done was decoded last, if that may be the last word on it."""
         self._next_end = 0
         """Where speech that goes on is to be decoded again."""
         self._asked: tuple[Decode, SpeechPiece] | None = None
@@ -131,7 +131,8 @@ class ItemDecoding:
         (job, piece), self._asked = self._asked, None
         if job.is_final:
             return self._finish_piece(hypothesis.committed)
-        self._decoded_end = piece.end
+        # While speech goes on it is decoded with a draft, which is not good enough for the last word on it.
+        self._decoded_end = piece.end if job.stage is Stage.PAUSE else None
         if piece.clear_windows < SURE_WINDOWS:  # all of it might not be believed in the end
             self._tentative = hypothesis.committed + hypothesis.tentative
             return []
