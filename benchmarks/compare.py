@@ -255,15 +255,7 @@ async def auricle(options: Options, recordings: Sequence[Recording], progress: P
     clips = (clip for clip, _ in progress.track(recordings, description="Auricle"))
     load = Load()
     with started_server() as (base_url, pid):
-        setup = Setup(
-            base_url=base_url,
-            api_key=None,
-            audio_input=options.audio_input(options.delay),
-            chunk_bytes=round(1000 * CHUNK_S * audio_format.bytes_per_ms),
-            chunk_s=CHUNK_S,
-            speed=options.speed,
-            timeout_s=options.timeout_s,
-        )
+        setup = Setup.of(options, base_url, options.delay)
         async with ServerProcesses(pid).watched() as usage:
             await run_load(setup, clips, audio, load, options.sessions, options.ramp_s, math.inf)
     result = contender(usage, load.records, recordings, options.sessions)

@@ -176,15 +176,7 @@ class Watch:
 
 async def run(base_url: str, pid: int, track: Track, options: Options, turn: str) -> tuple[Watch, RunReport]:
     """Send the track through one session, and watch the server. The table is printed on the way."""
-    setup = Setup(
-        base_url=base_url,
-        api_key=None,
-        audio_input=options.audio_input(None),
-        chunk_bytes=round(options.chunk_ms * options.audio_format.bytes_per_ms),
-        chunk_s=options.chunk_ms / 1000,
-        speed=options.speed,
-        timeout_s=options.timeout_s,
-    )
+    setup = Setup.of(options, base_url)
     record = Record(Clip("track", Path(), "track", track.text, language="en", group="track"), setup.chunk_s)
     watch, start_s = Watch(pid, record, turn == "long", 60 * WINDOW_MIN[turn]), time.perf_counter()
     async with watch.watching():

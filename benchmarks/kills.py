@@ -74,16 +74,8 @@ async def struck_worker(server_pid: int, strike: signal.Signals, every_s: float)
 
 async def play_all(base_url: str, clips: Sequence[Clip], audio: dict[Path, bytes], sessions: int) -> RunReport:
     """Play recordings in real time, each in a session of its own, `sessions` of them at a time."""
-    chunk_s, load, start_s = OPTIONS.chunk_ms / 1000, Load(), time.perf_counter()
-    setup = Setup(
-        base_url=base_url,
-        api_key=None,
-        audio_input=OPTIONS.audio_input(None),
-        chunk_bytes=round(OPTIONS.chunk_ms * OPTIONS.audio_format.bytes_per_ms),
-        chunk_s=chunk_s,
-        speed=1.0,
-        timeout_s=OPTIONS.timeout_s,
-    )
+    load, start_s = Load(), time.perf_counter()
+    setup = Setup.of(OPTIONS, base_url)
     await run_load(setup, iter(clips), audio, load, sessions, OPTIONS.ramp_s, math.inf)
     report = RunReport(None, sessions, 0, setup.speed, load.audio_s, time.perf_counter() - start_s, None)
     judge(report, load.records)

@@ -96,17 +96,7 @@ class _Runner:
         self.progress.remove_task(task)
 
     def _setup(self, delay: str | None) -> Setup:
-        options, audio_format = self.options, self.options.audio_format
-        chunk_samples = max(round(options.chunk_ms * audio_format.rate_hz / 1000), 1)
-        return Setup(
-            base_url=self.base_url,
-            api_key=options.api_key,
-            audio_input=options.audio_input(delay),
-            chunk_bytes=chunk_samples * audio_format.bytes_per_sample,
-            chunk_s=chunk_samples / audio_format.rate_hz,
-            speed=options.speed,
-            timeout_s=options.timeout_s,
-        )
+        return Setup.of(self.options, self.base_url, delay)
 
     async def compare_delays(self) -> None:
         """Play all recordings once with each delay, and some again if there are more sessions than recordings."""
