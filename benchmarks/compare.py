@@ -46,13 +46,14 @@ from rich.table import Table
 
 from auricle.audio.files import read_audio
 from auricle.audio.formats import SAMPLE_RATE, Samples
+from auricle.bench.command import setup_of
 from auricle.bench.corpus import Clip, load_clips, of_kinds, silence, wire_bytes
 from auricle.bench.latency import Measure, align, matched_words
 from auricle.bench.load import Load, run_load
 from auricle.bench.options import Options
 from auricle.bench.report import RunReport, judge
 from auricle.bench.server import ServerProcesses, Usage, started_server
-from auricle.bench.session_run import COMMITTED, COMPLETED, DELTA, Record, Setup
+from auricle.bench.session_run import COMMITTED, COMPLETED, DELTA, Record
 from auricle.engines.moonshine import MoonshineModel, embedded_folder
 
 CHUNK_S = 0.1
@@ -255,7 +256,7 @@ async def auricle(options: Options, recordings: Sequence[Recording], progress: P
     clips = (clip for clip, _ in progress.track(recordings, description="Auricle"))
     load = Load()
     with started_server() as (base_url, pid):
-        setup = Setup.of(options, base_url, options.delay)
+        setup = setup_of(options, base_url, options.delay)
         async with ServerProcesses(pid).watched() as usage:
             await run_load(setup, clips, audio, load, options.sessions, options.ramp_s, math.inf)
     result = contender(usage, load.records, recordings, options.sessions)

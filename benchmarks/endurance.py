@@ -30,12 +30,13 @@ from pathlib import Path
 import numpy as np
 import psutil
 
+from auricle.bench.command import setup_of
 from auricle.bench.corpus import Clip, load_clips, of_kinds
 from auricle.bench.latency import items_of
 from auricle.bench.options import Options
 from auricle.bench.report import RunReport, judge
 from auricle.bench.server import ServerProcesses, started_server
-from auricle.bench.session_run import Record, Setup, play
+from auricle.bench.session_run import Record, play
 
 TURN_DETECTION = {"short": "server_vad:500", "long": "server_vad:5000"}
 SPEED = {"short": 0.0, "long": 1.0}
@@ -176,7 +177,7 @@ class Watch:
 
 async def run(base_url: str, pid: int, track: Track, options: Options, turn: str) -> tuple[Watch, RunReport]:
     """Send the track through one session, and watch the server. The table is printed on the way."""
-    setup = Setup.of(options, base_url)
+    setup = setup_of(options, base_url)
     record = Record(Clip("track", Path(), "track", track.text, language="en", group="track"), setup.chunk_s)
     watch, start_s = Watch(pid, record, turn == "long", 60 * WINDOW_MIN[turn]), time.perf_counter()
     async with watch.watching():

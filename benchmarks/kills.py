@@ -26,12 +26,13 @@ from pathlib import Path
 
 import psutil
 
+from auricle.bench.command import setup_of
 from auricle.bench.corpus import Clip, load_clips, of_kinds
 from auricle.bench.load import Load, run_load
 from auricle.bench.options import Options
 from auricle.bench.report import RunReport, judge
 from auricle.bench.server import started_server
-from auricle.bench.session_run import COMMITTED, COMPLETED, FAILED, Setup
+from auricle.bench.session_run import COMMITTED, COMPLETED, FAILED
 
 OPTIONS = Options(turn_detection="server_vad:500")
 DECODE_TIMEOUT_S = 3
@@ -75,7 +76,7 @@ async def struck_worker(server_pid: int, strike: signal.Signals, every_s: float)
 async def play_all(base_url: str, clips: Sequence[Clip], audio: dict[Path, bytes], sessions: int) -> RunReport:
     """Play recordings in real time, each in a session of its own, `sessions` of them at a time."""
     load, start_s = Load(), time.perf_counter()
-    setup = Setup.of(OPTIONS, base_url)
+    setup = setup_of(OPTIONS, base_url)
     await run_load(setup, iter(clips), audio, load, sessions, OPTIONS.ramp_s, math.inf)
     report = RunReport(None, sessions, 0, setup.speed, load.audio_s, time.perf_counter() - start_s, None)
     judge(report, load.records)

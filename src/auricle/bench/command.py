@@ -70,6 +70,21 @@ def _progress(err: Console) -> Progress:
     return Progress(text[0], BarColumn(), *text[1:], *times, console=err, transient=True, refresh_per_second=4)
 
 
+def setup_of(options: Options, base_url: str, delay: str | None = None) -> Setup:
+    """How recordings are played, as the options ask for it."""
+    audio_format = options.audio_format
+    chunk_samples = max(round(options.chunk_ms * audio_format.rate_hz / 1000), 1)
+    return Setup(
+        base_url=base_url,
+        api_key=options.api_key,
+        audio_input=options.audio_input(delay),
+        chunk_bytes=chunk_samples * audio_format.bytes_per_sample,
+        chunk_s=chunk_samples / audio_format.rate_hz,
+        speed=options.speed,
+        timeout_s=options.timeout_s,
+    )
+
+
 @dataclass
 class _Runner:
     """Owns what all runs share: the coded audio, the server that is watched, and the reports so far."""
@@ -96,7 +111,7 @@ class _Runner:
         self.progress.remove_task(task)
 
     def _setup(self, delay: str | None) -> Setup:
-        return Setup.of(self.options, self.base_url, delay)
+        return setup_of(self.options, self.base_url, delay)
 
     async def compare_delays(self) -> None:
         """Play all recordings once with each delay, and some again if there are more sessions than recordings."""

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from auricle.bench.corpus import Clip
-from auricle.bench.options import Options
 from auricle.client import RealtimeClient, RemoteError
 
 TRANSCRIPTION = "conversation.item.input_audio_transcription"
@@ -45,21 +44,6 @@ class Setup:
     """1: real time; 0: as fast as it goes."""
     timeout_s: float
     """Longest time without any event while something is still to come."""
-
-    @classmethod
-    def of(cls, options: Options, base_url: str, delay: str | None = None) -> Setup:
-        """How a benchmark's options ask for it."""
-        audio_format = options.audio_format
-        chunk_samples = max(round(options.chunk_ms * audio_format.rate_hz / 1000), 1)
-        return cls(
-            base_url=base_url,
-            api_key=options.api_key,
-            audio_input=options.audio_input(delay),
-            chunk_bytes=chunk_samples * audio_format.bytes_per_sample,
-            chunk_s=chunk_samples / audio_format.rate_hz,
-            speed=options.speed,
-            timeout_s=options.timeout_s,
-        )
 
     @property
     def is_by_hand(self) -> bool:
