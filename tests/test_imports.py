@@ -87,7 +87,17 @@ IMPURE = {
 }
 """Loops, threads, sockets, clocks, chance, web frameworks and model runtimes."""
 
-HEAVY = {"av", "faster_whisper", "moonshine_voice", "onnxruntime", "sherpa_onnx", "tokenizers", "torch", "transformers"}
+HEAVY = {
+    "av",
+    "faster_whisper",
+    "moonshine_voice",
+    "onnx",
+    "onnxruntime",
+    "sherpa_onnx",
+    "tokenizers",
+    "torch",
+    "transformers",
+}
 """Libraries that are imported only where they are used, since they take long to load or may be missing."""
 
 

@@ -7,6 +7,7 @@ from fakes import OPTIONS
 
 from auricle.audio.formats import SAMPLE_RATE, WINDOW_SAMPLES
 from auricle.protocol.config import ServerVad, Transcription
+from auricle.session.context import RecentSpeech
 from auricle.session.decoding import ItemDecoding
 from auricle.session.jobs import Decode, Hypothesis, Token
 from auricle.session.turns import TurnRule
@@ -22,7 +23,7 @@ class Utterance:
         """`silence_ms` is what ends a turn."""
         self.options = options
         rule = TurnRule.of(ServerVad(silence_duration_ms=silence_ms))
-        self.decoding = ItemDecoding(0, rule, lambda start, end: AUDIO[start:end], is_live=is_live)
+        self.decoding = ItemDecoding(0, rule, lambda start, end: AUDIO[start:end], RecentSpeech(), is_live=is_live)
         self.windows = 0
         self.jobs: list[Decode] = []
         """All jobs so far; the last one is out unless it was answered."""

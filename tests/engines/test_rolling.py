@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from auricle.audio.formats import SAMPLE_RATE
 from auricle.engines import rolling
-from auricle.engines.base import Decode, EngineError, Hypothesis, Stage, Token, Transcription, Utterance
+from auricle.engines.base import Context, Decode, EngineError, Hypothesis, Stage, Token, Transcription, Utterance
 from auricle.engines.rolling import (
     SETTLE_RULES,
     Evidence,
@@ -322,13 +322,12 @@ def test_audio_of_a_pause_is_not_transcribed_again_at_the_end() -> None:
     assert len(model.given) == 2
 
 
-def test_what_was_found_with_a_draft_is_not_the_last_word() -> None:
-    model = Script(" it was", " it was the beast", " it was the best.")
-    stream = Stream(RollingEngine(model, {DEFAULT_DELAY: AT_ONCE}))
-    stream.decode()
-    stream.decode()
-    assert stream.end(step_s=0) == " best."
-    assert [bool(given.draft) for (given,) in model.given] == [False, True, False]
+def test_what_was_said_before_goes_to_the_model() -> None:
+    model = Script(" times.")
+    context = Context(np.zeros(10, np.float32), (Token(" best", -0.1), Token(" of", -0.1)))
+    job = Decode("item_1", Transcription(model="m"), np.zeros(SAMPLE_RATE, np.float32), context=context)
+    assert text_of(RollingEngine(model).decode([job])[0].committed) == " times."
+    assert model.given[0][0].context is context
 
 
 def test_the_end_gives_all_that_is_left() -> None:

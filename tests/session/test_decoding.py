@@ -197,13 +197,14 @@ def test_what_was_settled_is_not_told_twice_at_such_an_end() -> None:
     assert utterance.decoding.is_done
 
 
-def test_an_end_just_where_speech_was_decoded_asks_for_it_without_a_draft() -> None:
-    """A commit by hand in speech, just behind the audio of the last job: only a pause's answer can be the last word."""
+def test_an_end_just_where_speech_was_decoded_costs_no_further_decoding() -> None:
+    """A commit by hand in speech, just behind the audio of the last job."""
     utterance = Utterance()
-    live = utterance.say_until_asked()
+    utterance.say_until_asked()
     utterance.answer(heard(" Good", " morning"))
-    (job,) = utterance.end()
-    assert (job.stage, job.samples.size, job.settled) == (Stage.FINAL, live.samples.size, " Good")
+    assert utterance.end() == []
+    assert utterance.deltas == ["Good", " morning"]
+    assert utterance.decoding.is_done
 
 
 def test_an_end_before_the_answer_asks_for_the_rest() -> None:

@@ -10,6 +10,7 @@ from fakes import OPTIONS
 
 from auricle.audio.formats import SAMPLE_RATE, AudioFormat
 from auricle.protocol.config import ServerVad
+from auricle.session.context import RecentSpeech
 from auricle.session.decoding import ItemDecoding
 from auricle.session.item import MAX_AUDIO_LENGTH, SessionItem
 from auricle.session.jobs import Token
@@ -21,7 +22,8 @@ START = 1_000
 
 def item_of(seconds: float = 1.0) -> SessionItem:
     samples = np.full(round(seconds * SAMPLE_RATE), 0.25, np.float32)
-    decoding = ItemDecoding(START, TurnRule.of(ServerVad()), lambda start, end: samples[start - START : end - START])
+    rule = TurnRule.of(ServerVad())
+    decoding = ItemDecoding(START, rule, lambda start, end: samples[start - START : end - START], RecentSpeech())
     item = SessionItem("item_1", START, decoding, OPTIONS, with_logprobs=False)
     item.commit(samples)
     return item

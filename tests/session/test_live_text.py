@@ -68,9 +68,12 @@ def update(session: Session, **changes: object) -> list:
 
 
 def end_of(session: Session, outputs: list, *rest: str) -> list:
-    """The events in `outputs`, which end an item, and those that come with the rest of its text."""
-    (job,) = finals_of(outputs)
-    return [*events_of(outputs), *session.receive_hypothesis(job.stream_id, said(*rest))]
+    """The events in `outputs`, which end an item, and those that come with the rest of its text.
+
+    There is no job for the rest where all of the speech is decoded.
+    """
+    answers = [session.receive_hypothesis(job.stream_id, said(*rest)) for job in finals_of(outputs)]
+    return [*events_of(outputs), *(event for answer in answers for event in answer)]
 
 
 def options(**changes: object) -> Transcription:

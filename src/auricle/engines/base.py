@@ -9,9 +9,10 @@ from typing import Protocol
 from auricle.audio.formats import Samples
 from auricle.errors import EngineError
 from auricle.protocol.config import ModelInfo, Transcription
-from auricle.session.jobs import Decode, DetectSpeech, Hypothesis, Stage, Token
+from auricle.session.jobs import Context, Decode, DetectSpeech, Hypothesis, Stage, Token
 
 __all__ = [
+    "Context",
     "Decode",
     "DetectSpeech",
     "Engine",
@@ -67,6 +68,8 @@ class Utterance:
     options: Transcription
     draft: tuple[Token, ...] = ()
     """A guess of its tokens. It saves time and changes nothing but near-ties."""
+    context: Context | None = None
+    """What was said before. A model that can't go on from there ignores it."""
 
 
 class OfflineModel(Protocol):

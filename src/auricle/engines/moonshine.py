@@ -14,18 +14,23 @@ from __future__ import annotations
 
 import codecs
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from auricle.audio.formats import SAMPLE_RATE, Samples
-from auricle.engines.base import EngineError, Token, Utterance
+from auricle.engines.base import Context, EngineError, Token, Utterance
 from auricle.engines.biasing import Biasing, Logits, Said, phrases_of
+from auricle.engines.moonshine_graph import HEADS, IR_VERSION, OPSET, build_graphs, cache_names
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 START_ID = 1
 END_ID = 2
@@ -45,10 +50,6 @@ MAX_BIASINGS = 64
 
 DRAFT_SEARCH_TOKENS = 8
 """How far ahead a draft that went wrong is searched for the place to go on."""
-
-_LAYERS = 6
-_HEADS = 8
-_HEAD_SIZE = 36
 
 
 def embedded_folder() -> Path:
@@ -195,18 +196,23 @@ class Draft:
 
 
 def decode_greedily(
-    predictor: Predictor, max_tokens: int, draft_ids: Sequence[int] = (), biasing: Biasing | None = None
+    predictor: Predictor,
+    max_tokens: int,
+    draft_ids: Sequence[int] = (),
+    biasing: Biasing | None = None,
+    said_ids: Sequence[int] = (),
 ) -> Greedy:
     """Take the likeliest token again and again, until the model ends, loops, or has said `max_tokens` tokens.
 
     `draft_ids` is a guess of the result. Where it agrees with the model's own choice, many tokens are taken in one call
     (speculative decoding, Leviathan et al. 2023). A draft saves time. It changes the text only where two tokens are
     almost equally likely, because the quantisation rounds several tokens together a little differently from one alone.
-    `biasing` has phrases that are expected and changes the choice; the probabilities stay the model's own.
+    `biasing` has phrases that are expected and changes the choice; the probabilities stay the model's own. `said_ids`
+    is how the text begins; it is not part of the result.
     """
     chosen = Greedy([], [])
     draft = Draft(draft_ids)
-    unfed, proposed = [START_ID], draft.ids[:MAX_DRAFT_TOKENS]
+    unfed, proposed = [START_ID, *said_ids], draft.ids[:MAX_DRAFT_TOKENS]
     while True:
         rows = predictor.feed([*unfed, *proposed])[len(unfed) - 1 :]
         said: list[Said] = []
@@ -256,6 +262,8 @@ class MoonshineModel:
         self._threads = threads
         self._encoder: Any = None
         self._decoder: Any = None
+        self._audio_names: list[str] = []
+        self._no_text: dict[str, Any] = {}
         self._vocabulary: Vocabulary | None = None
         self._biasings: dict[tuple[str, ...], Biasing] = {}
 
@@ -268,8 +276,11 @@ class MoonshineModel:
         """Read the model files unless that is done. Raises EngineError if one is missing or can't be read."""
         if self._vocabulary is not None:
             return
-        self._encoder = _open_network(self._folder / "encoder_model.ort", threads=self._threads)
-        self._decoder = _open_network(self._folder / "decoder_model_merged.ort", threads=1)
+        graphs = build_graphs(self._folder)
+        self._encoder = _open_network(graphs.encoder, threads=self._threads)
+        self._decoder = _open_network(graphs.decoder, threads=1)
+        self._audio_names = cache_names("audio", graphs.layers)
+        self._no_text = dict.fromkeys(cache_names("past", graphs.layers), _no_cache(graphs.head_size))
         tokenizer = self._folder / "tokenizer.bin"
         if not tokenizer.is_file():
             raise EngineError(f"The model file {tokenizer} is missing")
@@ -282,22 +293,36 @@ class MoonshineModel:
     def transcribe(self, utterances: Sequence[Utterance]) -> list[tuple[Token, ...]]:
         """See `OfflineModel`. Of the options, it takes keywords and prompt. Raises EngineError: it can't be run."""
         return [
-            self.tokens(self.decode(utterance.samples, _ids(utterance.draft), phrases_of(utterance.options)))
+            self.tokens(
+                self.decode(utterance.samples, _ids(utterance.draft), phrases_of(utterance.options), utterance.context)
+            )
             for utterance in utterances
         ]
 
-    def decode(self, samples: Samples, draft_ids: Sequence[int] = (), phrases: tuple[str, ...] = ()) -> Greedy:
+    def decode(
+        self,
+        samples: Samples,
+        draft_ids: Sequence[int] = (),
+        phrases: tuple[str, ...] = (),
+        context: Context | None = None,
+    ) -> Greedy:
         """The token ids of one utterance, float32 mono 16 kHz, of any length; nothing for no samples.
 
         `draft_ids` is a guess of them, such as the result for the first part of the utterance, and `phrases` are
-        expected: see `decode_greedily`. Raises EngineError if the model can't be loaded or run.
+        expected: see `decode_greedily`. `context` is heard before it. Raises EngineError if the model can't be loaded
+        or run.
         """
         self.load()
         if samples.size == 0:
             return Greedy([], [])
         max_tokens = int(MAX_TOKENS_PER_S * samples.size / SAMPLE_RATE) + EXTRA_TOKENS
+        heard = np.concatenate([context.samples, samples]) if context else samples
+        said_ids = _ids(context.tokens) if context else ()
         with _engine_errors():
-            return decode_greedily(self._encode(samples), max_tokens, draft_ids, self._biasing(phrases))
+            found = decode_greedily(self._encode(heard), max_tokens, draft_ids, self._biasing(phrases), said_ids)
+        if context and not found.ids:  # after a full stop the model may take the rest for nothing
+            return self.decode(samples, draft_ids, phrases)
+        return found
 
     def _biasing(self, phrases: tuple[str, ...]) -> Biasing | None:
         if not phrases:
@@ -318,10 +343,9 @@ class MoonshineModel:
     def _encode(self, samples: Samples) -> _Utterance:
         if samples.size < MIN_SAMPLES:
             samples = np.pad(samples, (0, MIN_SAMPLES - samples.size))
-        mask = np.ones((1, samples.size), np.int64)
-        inputs = {"input_values": samples[np.newaxis], "attention_mask": mask}
-        (states,) = self._encoder.run(None, inputs, _shrinking())
-        return _Utterance(self._decoder, states, mask)
+        inputs = {"samples": _value(samples[np.newaxis])}
+        audio = self._encoder.run_with_ort_values(self._audio_names, inputs, _shrinking())
+        return _Utterance(self._decoder, dict(zip(self._audio_names, audio, strict=True)), self._no_text)
 
 
 def _ids(tokens: Sequence[Token]) -> list[int]:
@@ -339,14 +363,14 @@ def _engine_errors() -> Iterator[None]:
         raise EngineError("The Moonshine model failed") from error
 
 
-def _names(prefix: str, part: str) -> list[str]:
-    return [f"{prefix}.{layer}.{part}.{kind}" for layer in range(_LAYERS) for kind in ("key", "value")]
+def _value(array: NDArray[Any]) -> Any:
+    from onnxruntime import OrtValue
+
+    return OrtValue.ortvalue_from_numpy(array)
 
 
-_TEXT_CACHE_IN = _names("past_key_values", "decoder")
-_TEXT_CACHE_OUT = _names("present", "decoder")
-_AUDIO_CACHE_IN = _names("past_key_values", "encoder")
-_AUDIO_CACHE_OUT = _names("present", "encoder")
+def _no_cache(head_size: int) -> Any:
+    return _value(np.zeros((1, HEADS, 0, head_size), np.float32))
 
 
 class _Utterance:
@@ -355,36 +379,29 @@ class _Utterance:
     The caches stay inside onnxruntime (as `OrtValue`): going through numpy would make a step a third slower.
     """
 
-    def __init__(self, decoder: Any, states: NDArray[np.float32], mask: NDArray[np.int64]) -> None:
-        """`states` (1, frames, 288) come from the encoder; `mask` (1, samples) is all ones."""
-        from onnxruntime import OrtValue
-
+    def __init__(self, decoder: Any, audio: Mapping[str, Any], no_text: Mapping[str, Any]) -> None:
+        """`audio` comes from the encoder, `no_text` is the cache before the first token."""
         self._decoder = decoder
-        self._value = OrtValue.ortvalue_from_numpy
-        empty = self._value(np.zeros((1, _HEADS, 0, _HEAD_SIZE), np.float32))
-        self._inputs: dict[str, Any] = dict.fromkeys([*_TEXT_CACHE_IN, *_AUDIO_CACHE_IN], empty)
-        self._inputs["encoder_hidden_states"] = self._value(states)
-        self._inputs["encoder_attention_mask"] = self._value(mask)
-        self._inputs["use_cache_branch"] = self._value(np.array([False]))
-        # Only the first call computes the audio's keys and values; asking for them again would copy them in every step.
-        self._outputs = ["logits", *_TEXT_CACHE_OUT, *_AUDIO_CACHE_OUT]
+        self._inputs = {**audio, **no_text}
+        self._past = list(no_text)
+        self._outputs = ["logits", *(name.replace("past", "present") for name in no_text)]
+        self._tokens = 0
 
     def feed(self, ids: Sequence[int]) -> Logits:
-        self._inputs["input_ids"] = self._value(np.array([ids], np.int64))
-        results = dict(zip(self._outputs, self._decoder.run_with_ort_values(self._outputs, self._inputs), strict=True))
-        self._inputs |= {name: results[out] for name, out in zip(_TEXT_CACHE_IN, _TEXT_CACHE_OUT, strict=True)}
-        if _AUDIO_CACHE_OUT[0] in results:
-            self._inputs |= {name: results[out] for name, out in zip(_AUDIO_CACHE_IN, _AUDIO_CACHE_OUT, strict=True)}
-            self._inputs["use_cache_branch"] = self._value(np.array([True]))
-            self._outputs = ["logits", *_TEXT_CACHE_OUT]
-        logits: Logits = results["logits"].numpy()[0]
+        self._inputs["ids"] = _value(np.array([ids], np.int64))
+        self._inputs["position"] = _value(np.array([self._tokens], np.int64))
+        results = self._decoder.run_with_ort_values(self._outputs, self._inputs)
+        self._inputs |= dict(zip(self._past, results[1:], strict=True))
+        self._tokens += len(ids)
+        logits: Logits = results[0].numpy()[0]
         return logits
 
     def rewind(self, tokens: int) -> None:
         if tokens == 0:
             return
-        for name in _TEXT_CACHE_IN:
-            self._inputs[name] = self._value(np.ascontiguousarray(self._inputs[name].numpy()[:, :, :-tokens]))
+        for name in self._past:
+            self._inputs[name] = _value(np.ascontiguousarray(self._inputs[name].numpy()[:, :, :-tokens]))
+        self._tokens -= tokens
 
 
 def _shrinking() -> Any:
@@ -400,17 +417,34 @@ def _shrinking() -> Any:
     return options
 
 
-def _open_network(path: Path, *, threads: int) -> Any:
+def _open_network(network: ModelProto, *, threads: int) -> Any:
     import onnxruntime
 
-    if not path.is_file():
-        raise EngineError(f"The model file {path} is missing")
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = threads
     settings.inter_op_num_threads = 1
     settings.enable_mem_pattern = False  # shapes change in every step, so remembered patterns never fit
-    settings.add_session_config_entry(
-        "session.intra_op.allow_spinning", "0"
-    )  # idle threads must leave the cores to others
+    # Idle threads must leave the cores to others.
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if not _multiplies_signed_exactly():
+        settings.add_session_config_entry("session.x64quantprecision", "1")  # takes unsigned weights, at half the speed
     with _engine_errors():
-        return onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(network.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+
+
+@cache
+def _multiplies_signed_exactly() -> bool:
+    """Whether products of unsigned activations and signed weights add up; without VNNI, x86 processors clip them."""
+    import onnxruntime
+    from onnx import TensorProto, helper, numpy_helper
+
+    terms, activation, weight = 64, 255, 127
+    product = helper.make_node("MatMulInteger", ["activations", "weights"], ["sums"])
+    activations = helper.make_tensor_value_info("activations", TensorProto.UINT8, [1, terms])
+    sums = helper.make_tensor_value_info("sums", TensorProto.INT32, [1, 1])
+    weights = numpy_helper.from_array(np.full((terms, 1), weight, np.int8), "weights")
+    graph = helper.make_graph([product], "probe", [activations], [sums], [weights])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"activations": np.full((1, terms), activation, np.uint8)})
+    return bool(found[0, 0] == terms * activation * weight)

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from auricle.audio.formats import SAMPLE_RATE
-from auricle.engines.base import Decode, Hypothesis, OfflineModel, Stage, Token, Transcription, Utterance
+from auricle.engines.base import Decode, Hypothesis, OfflineModel, Token, Transcription, Utterance
 from auricle.protocol.config import DEFAULT_DELAY
 
 MAX_STREAMS = 256
@@ -39,9 +39,9 @@ SettleRule = tuple[Evidence, ...]
 
 SETTLE_RULES: Mapping[str, SettleRule] = {
     "minimal": (Evidence(0.0, 0.9, 1), Evidence(0.25, 0.7, 1), Evidence(1.0, 0.0, 1)),
-    "low": (Evidence(0.0, 0.9, 2), Evidence(0.25, 0.85, 1), Evidence(1.0, 0.3, 1), Evidence(2.0, 0.0, 1)),
-    "medium": (Evidence(0.0, 0.9, 2), Evidence(0.25, 0.9, 1), Evidence(1.0, 0.5, 1), Evidence(2.0, 0.0, 2)),
-    "high": (Evidence(0.3, 0.95, 2), Evidence(1.0, 0.8, 2), Evidence(3.0, 0.0, 2)),
+    "low": (Evidence(0.0, 0.85, 1), Evidence(0.75, 0.5, 1), Evidence(1.5, 0.0, 1)),
+    "medium": (Evidence(0.0, 0.9, 1), Evidence(1.0, 0.5, 1), Evidence(2.0, 0.0, 1)),
+    "high": (Evidence(0.25, 0.95, 2), Evidence(1.0, 0.8, 1), Evidence(2.5, 0.0, 2)),
     "xhigh": (Evidence(1.0, 0.95, 4), Evidence(4.0, 0.0, 2)),
 }
 """By the client's `delay`: points on the curve of accuracy against delay that `benchmarks/delay.py` draws."""
@@ -127,8 +127,6 @@ class _Stream:
     options: Transcription
     size: int = -1
     """How many samples the last hypothesis was made of."""
-    is_drafted: bool = False
-    """Whether it was found with the help of a draft."""
     tokens: tuple[Token, ...] = ()
     words: list[Word] = field(default_factory=list)
     since_s: list[float] = field(default_factory=list)
@@ -142,8 +140,7 @@ class _Stream:
         while old < len(self.words) and new < len(words) and self.words[old].key == words[new].key:
             since_s[new] = self.since_s[old]
             old, new = old + 1, new + 1
-        self.size, self.is_drafted = size, job.stage is Stage.SPEAKING
-        self.tokens, self.words, self.since_s = tokens, words, since_s
+        self.size, self.tokens, self.words, self.since_s = size, tokens, words, since_s
 
     def settle(self, begin: int, rule: SettleRule) -> int:
         """How many words are settled, if `begin` of them were before."""
@@ -172,7 +169,8 @@ class RollingEngine:
     def decode(self, jobs: Sequence[Decode]) -> list[Hypothesis]:
         """See `Engine`. Raises EngineError if the model fails."""
         new = [job for job in jobs if not self._is_known(job)]
-        found = self._model.transcribe([self._utterance(job) for job in new]) if new else []
+        utterances = [Utterance(job.samples, job.options, self._stream(job).tokens, job.context) for job in new]
+        found = self._model.transcribe(utterances) if new else []
         for job, tokens in zip(new, found, strict=True):
             self._stream(job).take(tokens, job, keys_of(job.settled))
         hypotheses = [self._answer(job) for job in jobs]
@@ -190,13 +188,7 @@ class RollingEngine:
 
     def _is_known(self, job: Decode) -> bool:
         """Whether just this audio was transcribed last, as when a pause turns out to be the end."""
-        stream = self._stream(job)
-        return stream.size == job.samples.size and (job.stage is Stage.SPEAKING or not stream.is_drafted)
-
-    def _utterance(self, job: Decode) -> Utterance:
-        # A wrong draft can uphold itself, since it shifts near-ties. What may be the last word on it is found afresh.
-        draft = self._stream(job).tokens if job.stage is Stage.SPEAKING else ()
-        return Utterance(job.samples, job.options, draft)
+        return self._stream(job).size == job.samples.size
 
     def _answer(self, job: Decode) -> Hypothesis:
         stream = self._stream(job)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from auricle.audio.formats import SAMPLE_RATE
 from auricle.errors import ClientError
 from auricle.protocol.events import ServerEvent
+from auricle.session.context import RecentSpeech
 from auricle.session.item import SessionItem
 
 KEPT_ITEMS = 1_000
@@ -24,6 +25,8 @@ class Conversation:
         self._unfinished: deque[SessionItem] = deque()
         self._with_audio: deque[SessionItem] = deque()
         self.items_added = 0
+        self.recent = RecentSpeech()
+        """What was said last in its turns."""
         self.open_item: SessionItem | None = None
         """The item that the audio after the last commit will become, once there is something to know of it."""
 
@@ -76,6 +79,7 @@ class Conversation:
 
     def delete(self, item: SessionItem) -> list[ServerEvent]:
         """Forget an item; nothing more is told of it. Returns what can be told now of those that waited for it."""
+        self.recent.forget()
         del self._items[item.id]
         if item in self._with_audio:
             self._with_audio.remove(item)

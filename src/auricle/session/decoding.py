@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from auricle.audio.formats import SAMPLE_RATE, Samples
 from auricle.protocol.config import DEFAULT_DELAY, Transcription
-from auricle.session.jobs import Decode, Hypothesis, Stage, Token
+from auricle.session.context import MAX_SPEECH_SAMPLES, RecentSpeech
+from auricle.session.jobs import Context, Decode, Hypothesis, Stage, Token
 from auricle.session.speech import (
     SURE_WINDOWS,
     TAIL_WINDOWS,
@@ -63,21 +64,25 @@ class ItemDecoding:
     Owned by its item. At most one job is out at a time; a new one takes the place of one that has no answer yet.
     """
 
-    def __init__(self, start: int, rule: TurnRule, read: Read, *, is_live: bool = True) -> None:
+    def __init__(self, start: int, rule: TurnRule, read: Read, recent: RecentSpeech, *, is_live: bool = True) -> None:
         """`start` is the position of the utterance's first sample; `rule` says what counts as speech.
 
-        Unless `is_live`, nothing is decoded before it has ended.
+        `recent` is what was said before, and what is said in the utterance is added to it. Unless `is_live`, nothing
+        is decoded before it has ended.
         """
         self.transcript = ItemTranscript()
         self.read = read
         """Where the audio is; it moves when the utterance is committed."""
+        self._recent = recent
+        self._context: Context | None = None
+        """What comes before the first stretch that is not done."""
         self._finder = SpeechFinder(start, rule, read)
         self._pieces_done = 0
         self._settled = ""
         """What was told of the first stretch that is not done."""
         self._tentative: tuple[Token, ...] = ()
         self._decoded_end: int | None = None
-        """Up to where the first stretch that is not done was decoded last, if that may be the last word on it."""
+        """Up to where the first stretch that is not done was decoded last."""
         self._next_end = 0
         """Where speech that goes on is to be decoded again."""
         self._asked: tuple[Decode, SpeechPiece] | None = None
@@ -111,7 +116,7 @@ class ItemDecoding:
 
     def forget_guesses(self) -> None:
         """Decode anew what is not settled: under other settings."""
-        self._decoded_end = self._asked = None
+        self._decoded_end = self._asked = self._context = None
 
     def advance(self, item_id: str, options: Transcription) -> tuple[list[Token], Decode | None]:
         """The text that is settled without further work, and the job that is to be done now, if there is one."""
@@ -120,7 +125,7 @@ class ItemDecoding:
             piece = self._finder.ended[0]
             if self._decoded_end != piece.end:
                 return told, self._ask(item_id, options, piece, Stage.FINAL)
-            told += self._finish_piece(self._tentative)
+            told += self._finish_piece(self._tentative, options)
         piece_and_stage = self._due()
         return told, self._ask(item_id, options, *piece_and_stage) if piece_and_stage else None
 
@@ -130,9 +135,8 @@ class ItemDecoding:
             return []
         (job, piece), self._asked = self._asked, None
         if job.is_final:
-            return self._finish_piece(hypothesis.committed)
-        # While speech goes on it is decoded with a draft, which is not good enough for the last word on it.
-        self._decoded_end = piece.end if job.stage is Stage.PAUSE else None
+            return self._finish_piece(hypothesis.committed, job.options)
+        self._decoded_end = piece.end
         if piece.clear_windows < SURE_WINDOWS:  # all of it might not be believed in the end
             self._tentative = hypothesis.committed + hypothesis.tentative
             return []
@@ -148,12 +152,13 @@ class ItemDecoding:
         self._is_live = False  # whatever is wrong with this audio, trying it again and again makes it no better
         return not job.is_final
 
-    def _finish_piece(self, tokens: tuple[Token, ...]) -> list[Token]:
+    def _finish_piece(self, tokens: tuple[Token, ...], options: Transcription) -> list[Token]:
         """The first stretch is decoded: `tokens` are those after the settled ones."""
         piece = self._finder.ended.popleft()
         if not is_believable(tokens, piece.clear_windows):
             tokens = ()
         told = self.transcript.extend(tokens)
+        self._recent.add(self.read(piece.start, piece.end), self.transcript.of_piece, options)
         self.transcript.begin_piece()
         self._pieces_done += 1
         self._settled, self._tentative = "", ()
@@ -178,9 +183,13 @@ class ItemDecoding:
     def _ask(self, item_id: str, options: Transcription, piece: SpeechPiece, stage: Stage) -> Decode | None:
         if self._asked and self._asked[0].is_final:
             return None
+        is_first = self._next_end == 0
+        if is_first:
+            self._context = self._recent.context(options)
+        context = self._context if piece.size <= MAX_SPEECH_SAMPLES else None
         samples = self.read(piece.start, piece.end)
-        job = Decode(item_id, options, samples, stage, self._pieces_done, self._settled)
+        job = Decode(item_id, options, samples, stage, self._pieces_done, self._settled, context)
         self._asked = job, piece
         cadence = CADENCES[options.delay or DEFAULT_DELAY]
-        self._next_end = piece.end + cadence.next_samples(piece.size, is_first=self._next_end == 0)
+        self._next_end = piece.end + cadence.next_samples(piece.size, is_first=is_first)
         return job

@@ -28,6 +28,15 @@ class Token:
     """What the engine calls it; other engines can't read that."""
 
 
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Speech that came right before, cut at its ends like the speech itself, and its text."""
+
+    samples: Samples
+    """Float32 mono, 16 kHz."""
+    tokens: tuple[Token, ...]
+
+
 class Stage(IntEnum):
     """How far a stretch of speech has come. Where there is more to do than can be done, the lower goes first."""
 
@@ -52,6 +61,8 @@ class Decode:
     """Which stretch of the item it is."""
     settled: str = ""
     """Its text as far as it was told: what is found continues that."""
+    context: Context | None = None
+    """What the same person said before, to be heard first. No text is wanted of it."""
 
     @property
     def is_final(self) -> bool:

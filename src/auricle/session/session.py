@@ -39,6 +39,7 @@ from auricle.protocol.events import (
     TranscriptionFailed,
     UpdateSession,
 )
+from auricle.session.context import RecentSpeech
 from auricle.session.conversation import Conversation
 from auricle.session.decoding import ItemDecoding
 from auricle.session.input_buffer import InputAudioBuffer, to_ms, to_samples
@@ -369,7 +370,9 @@ class Session:
         """Begin an item with what is in the buffer."""
         buffer = self._buffer
         rule = self._turns.rule if self._turns else TurnRule.of(ServerVad())
-        decoding = ItemDecoding(buffer.start, rule, buffer.read, is_live=self._is_live)
+        # Utterances that a client cuts itself need not follow each other.
+        recent = self._conversation.recent if self._turns else RecentSpeech()
+        decoding = ItemDecoding(buffer.start, rule, buffer.read, recent, is_live=self._is_live)
         for probability in buffer.probabilities(buffer.start, buffer.heard):
             decoding.push(probability)
         item = SessionItem(self._new_id("item"), buffer.start, decoding, options=None, with_logprobs=False)

@@ -26,10 +26,17 @@ class ItemTranscript:
         """What was told so far."""
         self._space = ""
         self._begins_piece = False
+        self._piece_begin = 0
 
     def begin_piece(self) -> None:
         """What comes next was decoded apart from what came before, so that no word goes on into it."""
         self._begins_piece = True
+        self._piece_begin = len(self.tokens)
+
+    @property
+    def of_piece(self) -> list[Token]:
+        """What was told of the stretch of speech that is decoded now."""
+        return self.tokens[self._piece_begin :]
 
     @property
     def text(self) -> str:
