@@ -319,7 +319,7 @@ class MoonshineModel:
         heard = np.concatenate([context.samples, samples]) if context else samples
         said_ids = _ids(context.tokens) if context else ()
         with _engine_errors():
-            found = decode_greedily(self._encode(heard), max_tokens, draft_ids, self._biasing(phrases), said_ids)
+            found = decode_greedily(self.encode(heard), max_tokens, draft_ids, self._biasing(phrases), said_ids)
         if context and not found.ids:  # after a full stop the model may take the rest for nothing
             return self.decode(samples, draft_ids, phrases)
         return found
@@ -340,7 +340,8 @@ class MoonshineModel:
         assert self._vocabulary is not None
         return self._vocabulary.tokens(greedy.ids, greedy.logprobs)
 
-    def _encode(self, samples: Samples) -> _Utterance:
+    def encode(self, samples: Samples) -> Predictor:
+        """The decoder before the first token of this audio. The model is loaded."""
         if samples.size < MIN_SAMPLES:
             samples = np.pad(samples, (0, MIN_SAMPLES - samples.size))
         inputs = {"samples": _value(samples[np.newaxis])}
