@@ -120,9 +120,12 @@ def print_table(points: Sequence[Point]) -> None:
     """The curve as a table."""
     table = Table("delay", "WER %", "word p50", "p95", "first delta p50", "decodes/s", "CPU %")
     for point in points:
-        latencies_s = [*np.quantile(point.word_s, [0.5, 0.95]), np.median(point.first_s)]
+        latencies = ["–"] * 3  # where it is not known when words are said
+        if point.word_s and point.first_s:
+            latencies_s = [*np.quantile(point.word_s, [0.5, 0.95]), np.median(point.first_s)]
+            latencies = [f"{value:.2f} s" for value in latencies_s]
         numbers = [f"{point.decodes_per_s:.2f}", f"{point.cpu_percent:.1f}"]
-        table.add_row(point.name, f"{point.wer:.2f}", *(f"{value:.2f} s" for value in latencies_s), *numbers)
+        table.add_row(point.name, f"{point.wer:.2f}", *latencies, *numbers)
     Console().print(table)
 
 

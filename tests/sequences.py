@@ -20,7 +20,7 @@ from auricle.protocol.config import SessionConfig
 from auricle.protocol.dialect import Dialect
 from auricle.protocol.events import SessionUpdated
 from auricle.protocol.ga import GaDialect
-from auricle.session.jobs import Decode, DetectSpeech, Hypothesis
+from auricle.session.jobs import Decode, DetectSpeech, Hypothesis, JudgeTurn
 from auricle.session.session import Output, Session, SessionLimits
 
 DIALECTS: list[Dialect] = [GaDialect(MODELS), BetaDialect(MODELS)]
@@ -111,6 +111,7 @@ class Play:
         self.probabilities = probabilities
         self.windows_heard = 0
         self.detect: DetectSpeech | None = None
+        self.judge: JudgeTurn | None = None
         self.decodes: list[Decode] = []
         """The jobs that are out, one of an item."""
         self.all_decodes: list[Decode] = []
@@ -125,6 +126,9 @@ class Play:
                 assert self.detect is None, "a second detection while one is out"
                 assert output.samples.size % WINDOW_SAMPLES == 0 < output.samples.size
                 self.detect = output
+            elif isinstance(output, JudgeTurn):
+                assert self.judge is None, "a second question while one is out"
+                self.judge = output
             elif isinstance(output, Decode):
                 self.ask(output)
             else:
@@ -150,8 +154,17 @@ class Play:
     def say(self, **event: Any) -> None:
         self.take(self.session.receive_event(self.dialect.parse(json.dumps(event))))
 
+    @property
+    def can_hear(self) -> bool:
+        return self.detect is not None or self.judge is not None
+
     def hear(self) -> None:
-        if self.detect:
+        """Answer what is asked of the sound, a question about the turn first."""
+        if self.judge:
+            job, self.judge = self.judge, None
+            # What is judged must be the same audio however it came.
+            self.take(self.session.receive_judgement(float(np.abs(job.samples).sum()) % 1))
+        elif self.detect:
             count = self.detect.samples.size // WINDOW_SAMPLES
             self.detect = None
             values = [
@@ -166,7 +179,7 @@ class Play:
                 # Bytes that mean some sound in every format.
                 data = bytes(np.arange(size, dtype=np.uint32) * 37 % 251)
                 self.say(type="input_audio_buffer.append", audio=base64.b64encode(data).decode())
-                while kind == "talk" and self.detect:
+                while kind == "talk" and self.can_hear:
                     self.hear()
             case ("commit" | "clear") as kind, _:
                 self.say(type=f"input_audio_buffer.{kind}")
@@ -176,6 +189,9 @@ class Play:
                 self.say(type=self.dialect.update_type, session=patch(self.dialect, field, value))
             case "hear", _:
                 self.hear()
+            case "fail_detection", _ if self.judge:
+                judge, self.judge = self.judge, None
+                self.take(self.session.receive_failure(judge, EngineError("Of two minds.")))
             case "fail_detection", _ if self.detect:
                 detect, self.detect = self.detect, None
                 self.windows_heard += detect.samples.size // WINDOW_SAMPLES
@@ -196,7 +212,7 @@ class Play:
 
     def finish(self) -> None:
         """Give all answers that are due."""
-        while self.detect:
+        while self.can_hear:
             self.hear()
         while self.decodes:
             self.step(("text", len(self.decodes)))

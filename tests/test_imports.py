@@ -51,6 +51,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "scheduler": {"engines", "session.jobs", "worker"},
     "connection": {"errors", "protocol", "session", "scheduler", "transports"},
     "transcribe": {"audio", "engines", "ids", "protocol", "session"},
+    "explain": {"audio", "engines", "errors", "ids", "protocol", "session"},
 }
 """For each package or module, the packages and modules it may import; `""` is the top package. `cli` may import all."""
 

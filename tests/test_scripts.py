@@ -12,6 +12,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCKS = ("requirements.lock", "requirements-dev.lock")
+MODEL_LOCK = "requirements-semantic.lock"
+"""A wheel of which only a model file is used."""
 SCRIPTS = ("scripts/setup", "scripts/serve", "scripts/test", "scripts/check", ".ci/run")
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the scripts are for POSIX shells")
@@ -32,7 +34,7 @@ class Clone:
 
     def __init__(self, folder: Path) -> None:
         self.root = folder / "a clone"
-        for name in (*SCRIPTS, *LOCKS, "pyproject.toml"):
+        for name in (*SCRIPTS, *LOCKS, MODEL_LOCK, "pyproject.toml"):
             target = self.root / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, target)
@@ -78,6 +80,7 @@ def test_the_server_is_started_with_all_arguments_after_the_installation(clone: 
     assert result.returncode == 0, result.stderr
     assert clone.installed == ["requirements.lock"]
     assert all("--require-hashes" in line for line in clone.logged if " -r " in line)
+    assert any("--no-deps" in line for line in clone.logged if line.endswith(f" -r {MODEL_LOCK}"))
     assert clone.logged[-1] == "python -m auricle serve --port 0 --model a b"
 
 
@@ -88,7 +91,7 @@ def test_the_second_start_installs_nothing(clone: Clone):
     assert result.stderr == ""
 
 
-@pytest.mark.parametrize("name", ["requirements.lock", "pyproject.toml"])
+@pytest.mark.parametrize("name", ["requirements.lock", MODEL_LOCK, "pyproject.toml"])
 def test_a_changed_lock_or_project_is_installed(clone: Clone, name: str):
     clone.run("scripts/serve")
     with (clone.root / name).open("a") as file:

@@ -23,9 +23,9 @@ from typer.exceptions import TyperException
 from auricle import __version__
 from auricle.audio.files import audio_duration_s, iter_audio
 from auricle.audio.formats import SAMPLE_RATE, AudioFormat, Samples
-from auricle.engines.registry import ENGINES, model_directory
+from auricle.engines.registry import ENGINES, model_directory, turn_judge
 from auricle.errors import AuricleError
-from auricle.protocol.config import ModelDirectory, Transcription
+from auricle.protocol.config import DEFAULT_DELAY, ModelDirectory, SessionConfig, Transcription
 from auricle.settings import Settings
 
 Transcribe = Callable[[Path], Iterable[str]]
@@ -145,9 +145,23 @@ def transcribe(
     api_key: Annotated[
         str | None, typer.Option(envvar="AURICLE_API_KEY", help="Key for that server.", show_default=False)
     ] = None,
+    explain: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Draw what happens in one recording: turns, text, and when.")
+    ] = None,
+    turn_detection: Annotated[
+        str | None, typer.Option(help="For --explain, as for bench; else server_vad:500.")
+    ] = None,
+    delay: Annotated[str | None, typer.Option(help="For --explain: minimal, low, medium, high or xhigh.")] = None,
 ) -> None:
     """Turn recordings into text, on standard output; with several files each text follows its file's name."""
-    options = Transcription(model=model or "", language=language)
+    options = Transcription.model_validate({"model": model or "", "language": language, "delay": delay})
+    if explain:
+        if len(files) > 1 or realtime:
+            raise ValueError("--explain takes one recording, and no --realtime.")
+        _explain(files[0], explain, options, turn_detection or "server_vad:500")
+        return
+    if turn_detection or delay:
+        raise ValueError("--turn-detection and --delay are for --explain.")
     texts = _through_server(realtime, api_key, options) if realtime else _in_this_process(options)
     for file in files:
         if len(files) > 1:
@@ -177,6 +191,35 @@ def _in_this_process(options: Transcription) -> Transcribe:
                 yield segment.text
 
     return texts
+
+
+def _explain(file: Path, picture: Path, options: Transcription, turn_detection: str) -> None:
+    """Draw the story of a recording, and print its text."""
+    from auricle.bench.options import parse_turn_detection
+    from auricle.engines.silero import SileroDetector
+    from auricle.explain import MAX_STORY_S, check_picture, draw, tell
+
+    check_picture(picture)
+    settings, models = _local_models()
+    options = models.resolve(options, "transcription")
+    config = SessionConfig.model_validate(
+        {"transcription": options, "turn_detection": parse_turn_detection(turn_detection), "turn_detection_given": True}
+    )
+    models.check_turn_detection(config.turn_detection, "turn_detection")
+    info = models.find(options.model)
+    assert info is not None, "the directory has resolved the name"
+    with _progress(file) as blocks:
+        samples = next(blocks(MAX_STORY_S + 1))
+    is_cut = samples.size > MAX_STORY_S * SAMPLE_RATE
+    engine = ENGINES[info.name].load(settings.threads)
+    story = tell(samples, config, SileroDetector.embedded(), engine, turn_judge())
+    part = f"the first {MAX_STORY_S / 60:g} minutes" if is_cut else f"{story.recording_s:.1f} s"
+    settings_told = [part, info.name, turn_detection, f"delay {options.delay or DEFAULT_DELAY}"]
+    draw(story, picture, file.name, " · ".join([*settings_told, "on the audio's clock: computing takes no time"]))
+    if is_cut:
+        err.print(f"{file.name} is long: {picture.name} shows {part}.", markup=False, highlight=False, soft_wrap=True)
+    texts = (turn.transcript for turn in story.turns)
+    out.print(" ".join(filter(None, texts)), markup=False, highlight=False, soft_wrap=True)
 
 
 def _through_server(base_url: str, api_key: str | None, options: Transcription) -> Transcribe:

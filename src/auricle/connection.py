@@ -13,7 +13,7 @@ from auricle.errors import ClientError, EngineError, Unavailable
 from auricle.protocol.dialect import Dialect
 from auricle.protocol.events import ErrorEvent
 from auricle.scheduler import BatchScheduler
-from auricle.session.jobs import Decode, DetectSpeech, Job
+from auricle.session.jobs import Decode, DetectSpeech, Job, JudgeTurn
 from auricle.session.session import Output, Session
 from auricle.transports.base import Transport, TransportClosed
 
@@ -228,8 +228,8 @@ class Connection:
                 break
             if isinstance(output, ErrorEvent):
                 self._last_error = output.error.code
-            if isinstance(output, DetectSpeech | Decode):
-                if isinstance(output, DetectSpeech) or self._may_speak():
+            if isinstance(output, Job):
+                if not isinstance(output, Decode) or self._may_speak():
                     self._start_job(output)
                 continue
             try:
@@ -265,6 +265,8 @@ class Connection:
             match job:
                 case DetectSpeech():
                     outputs = self._session.receive_speech(await self._scheduler.run(job))
+                case JudgeTurn():
+                    outputs = self._session.receive_judgement(await self._scheduler.run(job))
                 case Decode():
                     async with self._final_decoding if job.is_final else nullcontext():
                         hypothesis = await self._scheduler.run(job)

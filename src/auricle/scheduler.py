@@ -8,10 +8,10 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar, overload
 
-from auricle.engines.base import EngineError, SpeechDetector
-from auricle.session.jobs import Decode, DetectSpeech, Hypothesis, Job, Stage
+from auricle.engines.base import EngineError, SpeechDetector, TurnJudge
+from auricle.session.jobs import Decode, DetectSpeech, Hypothesis, Job, JudgeTurn, Stage
 from auricle.worker import Worker
 
 J = TypeVar("J")
@@ -123,18 +123,25 @@ class Lane(Generic[J, R]):
 
 
 class BatchScheduler:
-    """Runs the jobs of all sessions: speech detection in a thread, decoding in the worker process.
+    """Runs the jobs of all sessions: speech and turns are judged in a thread each, decoding is the worker process's.
 
-    Speech detection has its own lane, since a batch of decoding takes a hundred times as long as a window of detection.
+    Each has its own lane, since judging takes a hundred times as long as detecting a window, and decoding still longer.
     """
 
-    def __init__(self, detector: SpeechDetector, worker: Worker, max_batch: int, clock: Clock = time.monotonic) -> None:
+    def __init__(
+        self,
+        detector: SpeechDetector,
+        worker: Worker,
+        max_batch: int,
+        judge: TurnJudge | None = None,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        """Without a `judge`, no session may ask for one."""
         self._detector = detector
         self._worker = worker
-        self._threads = {
-            "detect": ThreadPoolExecutor(1, thread_name_prefix="detect"),
-            "decode": ThreadPoolExecutor(1, thread_name_prefix="decode"),
-        }
+        self._judge = judge
+        self._threads = {name: ThreadPoolExecutor(1, thread_name_prefix=name) for name in ("detect", "judge", "decode")}
+        self._judgements: Lane[JudgeTurn, float] = Lane(self._judge_turns, max_batch=8)
         self._detections: Lane[DetectSpeech, list[float]] = Lane(self._detect, max_batch=64)
         self._decodings: Lane[Decode, Hypothesis] = Lane(
             self._decode,
@@ -149,14 +156,16 @@ class BatchScheduler:
     async def start(self) -> None:
         """Start the worker and wait until it is warm. Raises EngineError: its models can't be loaded."""
         await self._in_thread("detect", self._detector.load)
+        if self._judge:
+            await self._in_thread("judge", self._judge.load)
         await self._in_thread("decode", self._worker.start)
-        self._detections.start()
-        self._decodings.start()
+        for lane in self._lanes:
+            lane.start()
 
     async def stop(self) -> None:
         """End the worker; what is not finished is cancelled."""
-        self._detections.stop()
-        self._decodings.stop()
+        for lane in self._lanes:
+            lane.stop()
         for threads in self._threads.values():
             threads.shutdown(wait=False, cancel_futures=True)
         await asyncio.get_running_loop().run_in_executor(None, self._worker.stop)
@@ -164,14 +173,22 @@ class BatchScheduler:
     @overload
     async def run(self, job: DetectSpeech) -> list[float]: ...
     @overload
+    async def run(self, job: JudgeTurn) -> float: ...
+    @overload
     async def run(self, job: Decode) -> Hypothesis: ...
-    async def run(self, job: Job) -> list[float] | Hypothesis:
+    async def run(self, job: Job) -> list[float] | float | Hypothesis:
         """Have a job executed together with others. Raises EngineError."""
         match job:
             case DetectSpeech():
                 return await self._detections.run(job)
+            case JudgeTurn():
+                return await self._judgements.run(job)
             case Decode():
                 return await self._decodings.run(job)
+
+    @property
+    def _lanes(self) -> tuple[Lane[Any, Any], ...]:
+        return self._detections, self._judgements, self._decodings
 
     @property
     def lag_s(self) -> float:
@@ -184,6 +201,10 @@ class BatchScheduler:
 
     async def _detect(self, jobs: list[DetectSpeech]) -> list[list[float]]:
         return await self._in_thread("detect", self._detector.detect, jobs)
+
+    async def _judge_turns(self, jobs: list[JudgeTurn]) -> list[float]:
+        assert self._judge is not None
+        return await self._in_thread("judge", self._judge.judge, jobs)
 
     async def _decode(self, jobs: list[Decode]) -> Sequence[Hypothesis | EngineError]:
         return await self._in_thread("decode", self._worker.decode, jobs)

@@ -17,6 +17,8 @@ from auricle.protocol.config import (
     LOGPROBS,
     MAX_KEYWORDS,
     MAX_PROMPT_LENGTH,
+    ModelDirectory,
+    ModelInfo,
     NoiseReduction,
     Pcm,
     SemanticVad,
@@ -176,7 +178,7 @@ def test_a_model_alone_is_echoed_with_language_and_prompt(dialect: Dialect) -> N
 
 def updated(dialect: Dialect, config: SessionConfig, **fields: Any) -> SessionConfig:
     """After an update of GA's names, in either dialect."""
-    if dialect is GA:
+    if dialect.name == "ga":
         return dialect.update(config, {"type": "transcription", "audio": {"input": fields}})
     names = {"transcription": "input_audio_transcription", "noise_reduction": "input_audio_noise_reduction"}
     return dialect.update(config, {names.get(name, name): value for name, value in fields.items()})
@@ -204,6 +206,19 @@ def test_a_bare_server_vad_is_filled_with_defaults(dialect: Dialect) -> None:
     assert updated(dialect, SessionConfig(), turn_detection={"type": "server_vad"}).turn_detection == ServerVad()
     semantic = updated(dialect, SessionConfig(), turn_detection={"type": "semantic_vad"}).turn_detection
     assert semantic == SemanticVad(type="semantic_vad", eagerness="auto")
+
+
+@pytest.mark.parametrize(
+    ("kind", "param"),
+    [(GaDialect, "session.audio.input.turn_detection.type"), (BetaDialect, "session.turn_detection.type")],
+    ids=["ga", "beta"],
+)
+def test_semantic_vad_needs_a_model_that_judges(kind: type[Dialect], param: str) -> None:
+    models = ModelDirectory([ModelInfo("m", ("en",))], {}, "m", can_judge_turns=False)
+    with pytest.raises(ClientError, match=r"install auricle\[semantic\]") as caught:
+        updated(kind(models), SessionConfig(), turn_detection={"type": "semantic_vad"})
+    assert (caught.value.code, caught.value.param) == ("invalid_value", param)
+    assert updated(kind(models), SessionConfig(), turn_detection=None).turn_detection is None
 
 
 @both

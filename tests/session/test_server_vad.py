@@ -20,7 +20,7 @@ from fakes import (
 )
 
 from auricle.errors import EngineError
-from auricle.protocol.config import G711, Pcm, SemanticVad, ServerVad
+from auricle.protocol.config import G711, Pcm, ServerVad
 from auricle.protocol.events import (
     Clear,
     Cleared,
@@ -131,12 +131,6 @@ def test_a_turn_of_a_single_window_has_no_text() -> None:
         item_id="item_1", transcript="", usage={"type": "duration", "seconds": 1}
     )
     assert jobs_of(outputs) == []
-
-
-def test_semantic_vad_finds_turns() -> None:
-    session = session_with(turn_detection=SemanticVad(type="semantic_vad", eagerness="high"))
-    outputs = speak(session, *[0.9] * 5, *[0.0] * 200)
-    assert [type(output) for output in events_of(outputs)[:3]] == [SpeechStarted, SpeechStopped, Committed]
 
 
 def test_a_turn_without_transcription_is_committed_all_the_same() -> None:

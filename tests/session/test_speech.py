@@ -202,7 +202,17 @@ def test_every_window_of_clear_speech_is_in_the_part(probabilities: list[float],
     ],
 )
 def test_a_doubtful_text_is_believed_only_of_enough_speech(logprob: float, windows: int, believed: bool) -> None:
-    assert is_believable([Token("Yes", logprob)], windows) is believed
+    assert is_believable([Token("Yes", logprob), Token(".", logprob)], windows) is believed
+
+
+@pytest.mark.parametrize(("logprob", "windows", "believed"), [(-0.4, 8, True), (-0.7, 8, False), (-0.7, 16, True)])
+def test_a_lone_token_must_be_surer(logprob: float, windows: int, believed: bool) -> None:
+    assert is_believable([Token("You", logprob)], windows) is believed
+
+
+def test_words_that_follow_for_sure_do_not_make_up_for_a_wild_guess() -> None:
+    guess = [Token("I", -1.7), Token(" don't", -1.8), Token(" know", 0.0), Token(".", 0.0)]
+    assert not is_believable(guess, 12)
 
 
 def test_doubt_is_that_of_all_tokens_together() -> None:

@@ -9,7 +9,7 @@ from typing import Protocol
 from auricle.audio.formats import Samples
 from auricle.errors import EngineError
 from auricle.protocol.config import ModelInfo, Transcription
-from auricle.session.jobs import Context, Decode, DetectSpeech, Hypothesis, Stage, Token
+from auricle.session.jobs import Context, Decode, DetectSpeech, Hypothesis, JudgeTurn, Stage, Token
 
 __all__ = [
     "Context",
@@ -18,12 +18,14 @@ __all__ = [
     "Engine",
     "EngineError",
     "Hypothesis",
+    "JudgeTurn",
     "ModelInfo",
     "OfflineModel",
     "SpeechDetector",
     "Stage",
     "Token",
     "Transcription",
+    "TurnJudge",
     "Utterance",
 ]
 
@@ -56,6 +58,18 @@ class SpeechDetector(Protocol):
 
     def release(self, stream_id: str) -> None:
         """Forget a stream that will not be continued. Unknown streams are ignored."""
+        ...
+
+
+class TurnJudge(Protocol):
+    """A model that judges from the sound of a turn whether it is over. Called by one thread only."""
+
+    def load(self) -> None:
+        """Make the model ready. Raises EngineError: it can't be found."""
+        ...
+
+    def judge(self, jobs: Sequence[JudgeTurn]) -> list[float]:
+        """For each turn, in order, how sure it is that it is over, 0 to 1."""
         ...
 
 

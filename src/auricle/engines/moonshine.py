@@ -317,6 +317,7 @@ class MoonshineModel:
             return Greedy([], [])
         max_tokens = int(MAX_TOKENS_PER_S * samples.size / SAMPLE_RATE) + EXTRA_TOKENS
         heard = np.concatenate([context.samples, samples]) if context else samples
+        heard = heard - heard.mean()  # a microphone's constant offset costs accuracy
         said_ids = _ids(context.tokens) if context else ()
         with _engine_errors():
             found = decode_greedily(self.encode(heard), max_tokens, draft_ids, self._biasing(phrases), said_ids)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from auricle.engines.base import Engine, ModelInfo
+from auricle.engines.base import Engine, EngineError, ModelInfo, TurnJudge
 from auricle.protocol.config import ModelDirectory
 
 
@@ -38,4 +38,15 @@ def model_directory(default: str, aliases: Mapping[str, str]) -> ModelDirectory:
     Raises ValueError: a name is not known.
     """
     names = {alias: name or default for alias, name in aliases.items()}
-    return ModelDirectory([spec.info for spec in ENGINES.values()], names, default)
+    infos = [spec.info for spec in ENGINES.values()]
+    return ModelDirectory(infos, names, default, can_judge_turns=turn_judge() is not None)
+
+
+def turn_judge() -> TurnJudge | None:
+    """The model for `semantic_vad`, not loaded; None: it is not installed."""
+    from auricle.engines.smart_turn import SmartTurnJudge
+
+    try:
+        return SmartTurnJudge.embedded()
+    except EngineError:
+        return None

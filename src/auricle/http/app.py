@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 
 from auricle import __version__
 from auricle.connection import ConnectionLimits
-from auricle.engines.registry import model_directory
+from auricle.engines.registry import model_directory, turn_judge
 from auricle.engines.silero import SileroDetector
 from auricle.errors import AuricleError, ClientError, Unavailable
 from auricle.http import realtime, service
@@ -56,7 +56,7 @@ def create_app(settings: Settings) -> FastAPI:
     state = ServerState(
         authenticator=Authenticator(settings.all_api_keys, secret.get_secret_value() if secret else None),
         models=models,
-        scheduler=BatchScheduler(detector, worker, settings.max_batch),
+        scheduler=BatchScheduler(detector, worker, settings.max_batch, turn_judge()),
         session_limits=SessionLimits(
             max_session_s=settings.max_session_s, max_item_s=settings.max_item_s, kept_audio_s=settings.kept_audio_s
         ),

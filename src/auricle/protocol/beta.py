@@ -88,7 +88,7 @@ class BetaDialect(Dialect):
                 session.input_audio_transcription, joined_path(path, "input_audio_transcription")
             ),
             noise_reduction=session.input_audio_noise_reduction,
-            turn_detection=session.turn_detection,
+            turn_detection=self.detected(session.turn_detection, joined_path(path, "turn_detection")),
             turn_detection_given="turn_detection" in session.model_fields_set,
             include=session.include,
         )

@@ -154,10 +154,13 @@ class ModelInfo:
 class ModelDirectory:
     """The models that sessions can name, and the other names they go by. Immutable; made once from the settings."""
 
-    def __init__(self, models: Sequence[ModelInfo], aliases: Mapping[str, str], default: str) -> None:
+    def __init__(
+        self, models: Sequence[ModelInfo], aliases: Mapping[str, str], default: str, *, can_judge_turns: bool = True
+    ) -> None:
         """`aliases` gives a model's name for each further name; `default` is the model of a session that names none.
 
-        Raises ValueError: an alias or the default names no model.
+        `can_judge_turns` says whether there is a model for `semantic_vad`. Raises ValueError: an alias or the default
+        names no model.
         """
         by_name = {model.name: model for model in models}
         for name in [*aliases.values(), default]:
@@ -165,12 +168,23 @@ class ModelDirectory:
                 raise ValueError(f"There is no model {name!r}. There are: {', '.join(by_name)}.")
         self.models = tuple(models)
         self.default = default
+        self.can_judge_turns = can_judge_turns
         self._by_name = by_name | {alias: by_name[name] for alias, name in aliases.items()}
 
     @property
     def names(self) -> list[str]:
         """All names that a session can use, models first."""
         return list(self._by_name)
+
+    def check_turn_detection(self, turn_detection: TurnDetection | None, param: str) -> None:
+        """Raises ClientError: there is no model for it. `param` is the wire's path to the object."""
+        if isinstance(turn_detection, SemanticVad) and not self.can_judge_turns:
+            raise ClientError(
+                "invalid_value",
+                "Invalid value: 'semantic_vad'. This server has no model that judges turns: install auricle[semantic], "
+                "or use 'server_vad'.",
+                f"{param}.type",
+            )
 
     def find(self, name: str) -> ModelInfo | None:
         """The model behind a name or alias."""

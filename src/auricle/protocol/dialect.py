@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from pydantic_core import from_json
 
 from auricle.errors import ClientError
-from auricle.protocol.config import ModelDirectory, SessionConfig, Transcription, merged
+from auricle.protocol.config import ModelDirectory, SessionConfig, Transcription, TurnDetection, merged
 from auricle.protocol.events import (
     CONVERSATION_EVENTS,
     MAX_EVENT_ID_LENGTH,
@@ -115,6 +115,11 @@ class Dialect(ABC):
     def resolved(self, transcription: Transcription | None, param: str) -> Transcription | None:
         """The transcription settings with their model checked. Raises ClientError."""
         return transcription and self.models.resolve(transcription, param)
+
+    def detected(self, turn_detection: TurnDetection | None, param: str) -> TurnDetection | None:
+        """The turn detection, if there is a model for it. Raises ClientError."""
+        self.models.check_turn_detection(turn_detection, param)
+        return turn_detection
 
     def update(self, config: SessionConfig, patch: Mapping[str, Any], path: str = "session") -> SessionConfig:
         """`config` with a client's changes merged into it. Raises ClientError, its param under `path`."""

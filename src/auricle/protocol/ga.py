@@ -87,7 +87,7 @@ class GaDialect(Dialect):
             format=audio_input.format or Pcm(),
             transcription=self.resolved(audio_input.transcription, f"{path}.audio.input.transcription"),
             noise_reduction=audio_input.noise_reduction,
-            turn_detection=audio_input.turn_detection,
+            turn_detection=self.detected(audio_input.turn_detection, f"{path}.audio.input.turn_detection"),
             turn_detection_given="turn_detection" in audio_input.model_fields_set,
             include=session.include,
         )

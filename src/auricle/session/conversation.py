@@ -44,6 +44,13 @@ class Conversation:
         """A committed item that is remembered."""
         return self._items.get(item_id)
 
+    def undecoded(self, item_id: str) -> SessionItem | None:
+        """The item of that name, committed or not, if some of its text is still to be found."""
+        if self.open_item and self.open_item.id == item_id:
+            return self.open_item
+        item = self.get(item_id)
+        return None if item is None or item.is_finished else item
+
     def find(self, item_id: str, deed: str, code: str) -> SessionItem:
         """A committed item that is remembered. Raises ClientError: `deed` can't be done, there is none."""
         item = self.get(item_id)

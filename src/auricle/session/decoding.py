@@ -88,7 +88,7 @@ class ItemDecoding:
         self._asked: tuple[Decode, SpeechPiece] | None = None
         self._has_ended = False
         self._is_live = is_live
-        self._pause_windows = min(max(rule.silence_windows - _DECODING_WINDOWS, TAIL_WINDOWS), PAUSE_WINDOWS)
+        self._pause_windows = min(max(rule.least_silence_windows - _DECODING_WINDOWS, TAIL_WINDOWS), PAUSE_WINDOWS)
 
     @property
     def is_done(self) -> bool:

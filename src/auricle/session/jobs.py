@@ -19,6 +19,15 @@ class DetectSpeech:
 
 
 @dataclass(frozen=True, slots=True)
+class JudgeTurn:
+    """Judge whether a speaker who is silent has finished: a number from 0 to 1, how sure that is."""
+
+    stream_id: str
+    samples: Samples
+    """What was heard of the turn, the silence included, at most the last `MAX_JUDGED_SAMPLES`. Float32 mono, 16 kHz."""
+
+
+@dataclass(frozen=True, slots=True)
 class Token:
     """A piece of text and the natural logarithm of its probability."""
 
@@ -70,7 +79,7 @@ class Decode:
         return self.stage is Stage.FINAL
 
 
-Job = DetectSpeech | Decode
+Job = DetectSpeech | JudgeTurn | Decode
 
 
 @dataclass(frozen=True, slots=True)

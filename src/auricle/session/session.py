@@ -6,6 +6,7 @@ Rules without a source of their own are those of OpenAI's service as its API ref
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import assert_never
@@ -14,7 +15,7 @@ import numpy as np
 
 from auricle.audio.formats import SAMPLE_RATE, WINDOW_SAMPLES, Samples
 from auricle.errors import ClientError, EngineError
-from auricle.protocol.config import LOGPROBS, ServerVad, SessionConfig
+from auricle.protocol.config import ServerVad, SessionConfig
 from auricle.protocol.events import (
     Append,
     Clear,
@@ -44,9 +45,9 @@ from auricle.session.conversation import Conversation
 from auricle.session.decoding import ItemDecoding
 from auricle.session.input_buffer import InputAudioBuffer, to_ms, to_samples
 from auricle.session.item import SessionItem
-from auricle.session.jobs import DetectSpeech, Hypothesis, Job, Token
+from auricle.session.jobs import DetectSpeech, Hypothesis, Job, JudgeTurn, Token
 from auricle.session.transcript import log_probabilities, usage
-from auricle.session.turns import TurnChange, TurnDetector, TurnRule
+from auricle.session.turns import MAX_JUDGED_SAMPLES, TurnChange, TurnDetector, TurnRule
 from auricle.session.waiting import Entry, WaitingLine, duration_s
 
 Output = ServerEvent | Job
@@ -102,6 +103,9 @@ class Session:
         self._is_announced = False
         """Whether the client was told that the speech of the open item has started."""
         self._is_detecting = False
+        self._probabilities: deque[float] = deque()
+        """Of windows that come after the one at which the turn is being judged."""
+        self._is_judging = False
         self._waiting = WaitingLine()
         self._conversation = Conversation(limits.kept_audio_s)
 
@@ -152,25 +156,27 @@ class Session:
     def receive_speech(self, probabilities: Sequence[float]) -> list[Output]:
         """Take in the answer to the last `DetectSpeech`: one probability per window."""
         self._is_detecting = False
-        outputs: list[Output] = []
-        for probability in probabilities:
-            self._buffer.hear(probability)
-            outputs += self._advance_turn(probability)
-        # Once for all windows: of a file that comes at once, whole turns are heard before their text is needed.
-        if self._open_item:
-            outputs += self._decode(self._open_item)
-        return outputs + self._handle_waiting()
+        self._probabilities.extend(probabilities)
+        return self._listen()
+
+    def receive_judgement(self, score: float) -> list[Output]:
+        """Take in the answer to the last `JudgeTurn`: how sure it is, 0 to 1, that the turn is over."""
+        self._is_judging = False
+        is_over = self._turns is not None and self._turns.judge(score) is TurnChange.STOPPED
+        return [*(self._stop_turn() if is_over else ()), *self._listen()]
 
     def receive_hypothesis(self, item_id: str, hypothesis: Hypothesis) -> list[Output]:
         """Take in the answer to the last `Decode` of an item. One that was deleted or cleared meanwhile is ignored."""
-        item = self._undecoded(item_id)
+        item = self._conversation.undecoded(item_id)
         return self._decode(item, item.decoding.receive(hypothesis)) if item else []
 
     def receive_failure(self, job: Job, error: EngineError) -> list[Output]:
         """Take in that a job failed: its item will have no text, or its windows count as silence."""
         if isinstance(job, DetectSpeech):
             return [ErrorEvent.of(error), *self.receive_speech([0.0] * (job.samples.size // WINDOW_SAMPLES))]
-        item = self._undecoded(job.stream_id)
+        if isinstance(job, JudgeTurn):
+            return [ErrorEvent.of(error), *self.receive_judgement(0.0)]
+        item = self._conversation.undecoded(job.stream_id)
         if item is None:
             return []
         if not item.decoding.receive_failure():
@@ -179,9 +185,7 @@ class Session:
 
     def expire(self) -> ErrorEvent:
         """The session has reached its longest time. The connection closes after telling this."""
-        minutes = f"{self._limits.max_session_s / 60:g}"
-        error = ClientError("session_expired", f"Your session hit the maximum duration of {minutes} minutes.")
-        return ErrorEvent.of(error)
+        return ErrorEvent.of(_expired(self._limits.max_session_s))
 
     def end_turn(self) -> list[Output]:
         """End an open turn now, as if silence had, unless some audio is still to be heard: there will be no more."""
@@ -248,12 +252,7 @@ class Session:
     def _append(self, event: Append) -> list[Output]:
         buffered_s = self._buffer.duration_samples / SAMPLE_RATE + duration_s(event, self.config.format.audio_format)
         if self._turns is None and buffered_s > self._limits.max_item_s:
-            raise ClientError(
-                "input_audio_buffer_full",
-                f"The input audio buffer holds at most {self._limits.max_item_s:g} s of audio. "
-                "Nothing of this event was added; commit or clear the buffer first.",
-                "audio",
-            )
+            raise _buffer_full(self._limits.max_item_s)
         self._buffer.append_bytes(event.audio)
         return []
 
@@ -263,12 +262,7 @@ class Session:
 
     def _commit_by_hand(self) -> list[Output]:
         if not self._can_commit:
-            buffered_ms = self._buffer.duration_samples / SAMPLE_RATE * 1000
-            raise ClientError(
-                "input_audio_buffer_commit_empty",
-                f"Error committing input audio buffer: buffer too small. Expected at least {MIN_COMMIT_MS}ms of audio, "
-                f"but buffer only has {buffered_ms:.2f}ms of audio.",
-            )
+            raise _buffer_too_small(self._buffer.duration_samples)
         return self._commit(self._buffer.appended)
 
     def _clear(self) -> list[Output]:
@@ -298,7 +292,7 @@ class Session:
         else:
             self._turns.rule = TurnRule.of(self.config.turn_detection)
         if item:
-            self._apply_settings(item)
+            item.go_with(self.config)
         return outputs
 
     def _delete(self, event: DeleteItem) -> list[Output]:
@@ -309,13 +303,25 @@ class Session:
 
     @property
     def _has_heard_all(self) -> bool:
-        return self._buffer.unheard_samples == 0
+        return self._buffer.unheard_samples == 0 and not self._is_judging
 
     def _detect(self) -> list[Output]:
-        if self._is_detecting or self._has_heard_all:
+        if self._is_detecting or self._is_judging or self._has_heard_all:
             return []
         self._is_detecting = True
         return [DetectSpeech(self.id, self._buffer.take_unheard(MAX_DETECT_SAMPLES))]
+
+    def _listen(self) -> list[Output]:
+        """Go on with the turn as far as speech detection has come, or until it must be judged."""
+        outputs: list[Output] = []
+        while self._probabilities and not self._is_judging:
+            probability = self._probabilities.popleft()
+            self._buffer.hear(probability)
+            outputs += self._advance_turn(probability)
+        # Once for all windows: of a file that comes at once, whole turns are heard before their text is needed.
+        if self._open_item:
+            outputs += self._decode(self._open_item)
+        return outputs + self._handle_waiting()
 
     def _advance_turn(self, probability: float) -> list[Output]:
         end = self._buffer.heard
@@ -330,6 +336,10 @@ class Session:
         match self._turns.push(probability):
             case TurnChange.STARTED:
                 return self._start_turn(end - WINDOW_SAMPLES)
+            case TurnChange.PAUSED:
+                self._is_judging = True
+                begin = max(self._buffer.start, end - MAX_JUDGED_SAMPLES)
+                return [JudgeTurn(self.id, self._buffer.read(begin, end))]
             case TurnChange.STOPPED:
                 return self._stop_turn()
         if not self._turns.is_open:
@@ -376,23 +386,9 @@ class Session:
         for probability in buffer.probabilities(buffer.start, buffer.heard):
             decoding.push(probability)
         item = SessionItem(self._new_id("item"), buffer.start, decoding, options=None, with_logprobs=False)
-        self._apply_settings(item)
+        item.go_with(self.config)
         self._conversation.open_item = item
         return item
-
-    def _apply_settings(self, item: SessionItem) -> None:
-        """An open item goes with the session's settings, but its text is one model's from the first word on."""
-        item.with_logprobs = LOGPROBS in (self.config.include or ())
-        if item.options != self.config.transcription and not item.decoding.has_told:
-            item.options = self.config.transcription
-            item.decoding.forget_guesses()
-
-    def _undecoded(self, item_id: str) -> SessionItem | None:
-        """The item of that name, if some of its text is still to be found."""
-        if self._open_item and self._open_item.id == item_id:
-            return self._open_item
-        item = self._conversation.get(item_id)
-        return None if item is None or item.is_finished else item
 
     def _commit(self, end: int) -> list[Output]:
         """Make an item of the buffer's audio before `end`."""
@@ -419,6 +415,26 @@ class Session:
             return [*self._conversation.finish(item, [*events, _completion(item)])]
         outputs: list[Output] = [*self._conversation.tell(item, events)]
         return [*outputs, job] if job else outputs
+
+
+def _expired(max_session_s: float) -> ClientError:
+    return ClientError("session_expired", f"Your session hit the maximum duration of {max_session_s / 60:g} minutes.")
+
+
+def _buffer_full(max_item_s: float) -> ClientError:
+    message = (
+        f"The input audio buffer holds at most {max_item_s:g} s of audio. "
+        "Nothing of this event was added; commit or clear the buffer first."
+    )
+    return ClientError("input_audio_buffer_full", message, "audio")
+
+
+def _buffer_too_small(samples: int) -> ClientError:
+    message = (
+        f"Error committing input audio buffer: buffer too small. Expected at least {MIN_COMMIT_MS}ms of audio, "
+        f"but buffer only has {samples / SAMPLE_RATE * 1000:.2f}ms of audio."
+    )
+    return ClientError("input_audio_buffer_commit_empty", message)
 
 
 def _deltas(item: SessionItem, told: Sequence[Token]) -> list[ServerEvent]:

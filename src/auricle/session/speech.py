@@ -27,7 +27,10 @@ _LONG_PAUSE_WINDOWS = 32
 """About a second. It always ends a stretch."""
 
 _DOUBT = ((4, -0.3), (16, -0.9))
-"""With fewer clear windows than the first figure, the mean log-probability of the tokens must reach the second."""
+"""With fewer clear windows than the first figure, the mean log-probability of the two least sure tokens must
+reach the second."""
+_LONE_DOUBT = -0.6
+"""What a single token must reach: "You" for loud music has -0.7 to -0.8, a spoken digit -0.4 at worst."""
 SURE_WINDOWS = _DOUBT[-1][0]
 """From so many clear windows on (half a second) every text is believed."""
 
@@ -157,5 +160,9 @@ def is_believable(tokens: Sequence[Token], clear_windows: int) -> bool:
     """Whether tokens that a model found were said: not if there was little clear speech and much doubt."""
     if not tokens:
         return True
-    mean_logprob = sum(token.logprob for token in tokens) / len(tokens)
+    # Of the least sure ones only: a wild guess goes on with words that are sure to follow it ("I" with " don't know").
+    least_sure = sorted(token.logprob for token in tokens)[:2]
+    mean_logprob = sum(least_sure) / len(least_sure)
+    if len(tokens) == 1 and clear_windows < SURE_WINDOWS and mean_logprob < _LONE_DOUBT:
+        return False
     return all(clear_windows >= windows or mean_logprob >= logprob for windows, logprob in _DOUBT)

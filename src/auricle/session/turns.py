@@ -14,15 +14,26 @@ WINDOW_MS = WINDOW_SAMPLES * 1000 // SAMPLE_RATE
 _HYSTERESIS = 0.15
 """A turn that has begun is only silent below `threshold − 0.15` (Silero's `get_speech_timestamps`)."""
 
-_SEMANTIC_SILENCE_MS = {"high": 400, "auto": 700, "medium": 700, "low": 1200}
-"""Without a model that judges turn ends, `semantic_vad` waits for a length of silence that goes with its eagerness."""
+MAX_JUDGED_SAMPLES = 8 * SAMPLE_RATE
+"""How much of a turn is judged, from its end."""
 
 
 class TurnChange(Enum):
     """What a window did to the turn."""
 
     STARTED = auto()
+    PAUSED = auto()
+    """The turn may be over: that is to be judged before the next window."""
     STOPPED = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """After so much silence a turn is judged."""
+
+    windows: int
+    score: float
+    """How sure it must be that the turn is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +44,40 @@ class TurnRule:
     prefix_padding_ms: int
     silence_windows: int
     """How many windows of silence end a turn: the wanted length, rounded up to whole windows."""
+    checkpoints: tuple[Checkpoint, ...] = ()
+    """Where less silence may end it, in their order."""
 
     @classmethod
     def of(cls, turn_detection: ServerVad | SemanticVad) -> TurnRule:
         """The rule that a session's settings ask for."""
+        checkpoints: tuple[Checkpoint, ...] = ()
         if isinstance(turn_detection, SemanticVad):
-            silence_ms = _SEMANTIC_SILENCE_MS[turn_detection.eagerness]
-            turn_detection = ServerVad(silence_duration_ms=silence_ms)
+            checkpoints = _CHECKPOINTS[turn_detection.eagerness]
+            turn_detection = ServerVad(silence_duration_ms=_LONGEST_SILENCE_MS[turn_detection.eagerness])
         return cls(
             threshold=turn_detection.threshold,
             prefix_padding_ms=turn_detection.prefix_padding_ms,
             silence_windows=max(math.ceil(turn_detection.silence_duration_ms / WINDOW_MS), 1),
+            checkpoints=checkpoints,
         )
+
+    @property
+    def least_silence_windows(self) -> int:
+        """No turn ends with less silence than this."""
+        return min([self.silence_windows, *(checkpoint.windows for checkpoint in self.checkpoints)])
+
+
+_LONGEST_SILENCE_MS = {"low": 8_000, "medium": 4_000, "auto": 4_000, "high": 2_000}
+"""With `semantic_vad` this much silence ends a turn, whatever is thought of it (OpenAI's figures)."""
+
+_MEDIUM = (Checkpoint(16, 0.95), Checkpoint(47, 0.5), Checkpoint(63, 0.2))
+_CHECKPOINTS = {
+    "high": (Checkpoint(8, 0.9), Checkpoint(38, 0.3)),
+    "medium": _MEDIUM,
+    "auto": _MEDIUM,
+    "low": (Checkpoint(25, 0.95), Checkpoint(94, 0.5), Checkpoint(125, 0.2)),
+}
+"""By the client's `eagerness`, for Smart Turn. `docs/design.md` has the figures; telephone audio needs no others."""
 
 
 class TurnDetector:
@@ -76,9 +109,25 @@ class TurnDetector:
         if probability >= self.rule.threshold:
             self._silent_windows = 0
             return None
+        silent_before = self._silent_windows
         if self._silent_windows or probability < max(self.rule.threshold - _HYSTERESIS, 0.01):
             self._silent_windows += 1
-        if self._silent_windows < self.rule.silence_windows:
+        if self._silent_windows >= self.rule.silence_windows:
+            self.reset()
+            return TurnChange.STOPPED
+        # Windows between the thresholds may follow without silence growing; then it is judged once.
+        is_due = self._silent_windows > silent_before and self._checkpoint is not None
+        return TurnChange.PAUSED if is_due else None
+
+    def judge(self, score: float) -> TurnChange | None:
+        """Take in how sure it is, 0 to 1, that the turn which paused with the last window is over."""
+        checkpoint = self._checkpoint
+        if checkpoint is None or score < checkpoint.score:
             return None
         self.reset()
         return TurnChange.STOPPED
+
+    @property
+    def _checkpoint(self) -> Checkpoint | None:
+        """The one that the silence has just reached."""
+        return next((found for found in self.rule.checkpoints if found.windows == self._silent_windows), None)
