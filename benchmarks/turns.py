@@ -2,18 +2,18 @@
 
     python benchmarks/turns.py --audio FOLDER [--kind clean,far,telephone] [--telephone] [--chart FILE.png]
 
-FOLDER holds a `manifest.jsonl` with `words` and the files, as `docs/bench.md` says. A stream is a recording with pauses
-inside its sentence, its own and one that is put between two words, and silence after its end; the silence put in is
-the recording's own background, from its quietest moment. Each stream is played to a session on the audio's own clock
-under each setting. A pause of at least 150 ms in which the turn ends is a false cut-off; the delay is from the end of
-the last word to `audio_end_ms` of the turn that ends behind it. Detecting and judging take no time here (a judgement
-takes about 40 ms of one core). `--telephone` sends the same through 8 kHz µ-law.
+FOLDER holds a `manifest.jsonl` with `words` and the files, as `docs/bench.md` says. A stream is a recording with its
+own pauses, four more of 150 ms to 1.5 s between words that have none, and silence after its end; what is put in is the
+recording's own background, from its quietest moment. Each stream is played to a session on the audio's own clock under
+each setting. A pause of at least 150 ms in which the turn ends is a false cut-off; the delay is from the end of the
+last word to `audio_end_ms` of the turn that ends behind it. Detecting and judging take no time here (a judgement takes
+about 50 ms of one core). `--telephone` sends the same through 8 kHz µ-law.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -36,8 +36,9 @@ from auricle.protocol.events import SpeechStopped
 from auricle.session.session import Output, Session, SessionLimits
 
 LEAST_PAUSE_S = 0.15
-PAUSES_S = (0.3, 0.6, 1.0, 1.5)
-"""What is put between two words, in turn."""
+PAUSES_S = (0.15, 0.3, 0.5, 0.75, 1.0, 1.25, 1.5)
+"""What is put between words, in turn."""
+PLACES = 4
 AFTER_S = 9.0
 """Background after the end: longer than any setting waits."""
 SILENCES_MS = (200, 300, 400, 500, 600, 800, 1000, 1200)
@@ -55,7 +56,9 @@ class Stream:
     samples: Samples
     probabilities: list[float]
     """The speech probability of each window."""
-    pauses_s: list[tuple[float, float]]
+    own_s: list[tuple[float, float]]
+    """The recording's own pauses."""
+    put_in_s: list[tuple[float, float]]
     end_s: float
 
 
@@ -66,6 +69,8 @@ class Point:
     name: str
     pauses: int = 0
     cut_offs: int = 0
+    own_pauses: int = 0
+    own_cut_offs: int = 0
     delays_s: list[float] = field(default_factory=list)
     questions: int = 0
 
@@ -80,26 +85,39 @@ class Point:
         return float(np.median(self.delays_s))
 
 
-def streams_of(clip: Clip, number: int, *, is_telephone: bool, detector: SileroDetector) -> Iterator[Stream]:
-    """The recording with its own pauses, and with one more in the middle."""
-    samples = read_audio(clip.path)
-    middle = len(clip.words) // 2
-    for extra_s in (0.0, PAUSES_S[number % len(PAUSES_S)]):
-        cut_s = (clip.words[middle - 1].end_s + clip.words[middle].start_s) / 2
-        end_s = clip.words[-1].end_s
-        cut, end = round(cut_s * SAMPLE_RATE), round(end_s * SAMPLE_RATE)
-        parts = [samples[:cut], background(samples, extra_s), samples[cut:end], background(samples, AFTER_S)]
-        joined = seamless(parts)
-        if is_telephone:
-            joined = through_telephone(joined)
-        joined = joined[: joined.size // WINDOW_SAMPLES * WINDOW_SAMPLES]
-        (probabilities,) = detector.detect([DetectSpeech(clip.id, joined)])
-        detector.release(clip.id)
-        words = [(word.start_s, word.end_s) for word in clip.words]
-        words[middle:] = [(start_s + extra_s, end_s + extra_s) for start_s, end_s in words[middle:]]
-        gaps = [(before[1], after[0]) for before, after in pairwise(words)]
-        pauses_s = [(a, b) for a, b in gaps if b - a >= LEAST_PAUSE_S]
-        yield Stream(joined, probabilities, pauses_s, end_s + extra_s)
+def stream_of(clip: Clip, number: int, *, is_telephone: bool, detector: SileroDetector) -> Stream:
+    """The recording with its own pauses and some more between its words."""
+    samples, words = read_audio(clip.path), clip.words
+    parts: list[Samples] = []
+    own, put_in = [], []
+    begin_s = moved_s = 0.0
+    for index, (before, after) in enumerate(pairwise(words)):
+        if after.start_s - before.end_s >= LEAST_PAUSE_S:
+            own.append((before.end_s + moved_s, after.start_s + moved_s))
+        elif places_before(index + 1, len(words)) > places_before(index, len(words)):
+            cut_s = (before.end_s + after.start_s) / 2
+            pause_s = PAUSES_S[(number + len(put_in) * 3) % len(PAUSES_S)]
+            parts += [part(samples, begin_s, cut_s), background(samples, pause_s)]
+            put_in.append((cut_s + moved_s, cut_s + moved_s + pause_s))
+            begin_s, moved_s = cut_s, moved_s + pause_s
+    end_s = words[-1].end_s
+    joined = seamless([*parts, part(samples, begin_s, end_s), background(samples, AFTER_S)])
+    if is_telephone:
+        joined = through_telephone(joined)
+    joined = joined[: joined.size // WINDOW_SAMPLES * WINDOW_SAMPLES]
+    (probabilities,) = detector.detect([DetectSpeech(clip.id, joined)])
+    detector.release(clip.id)
+    return Stream(joined, probabilities, own, put_in, end_s + moved_s)
+
+
+def places_before(index: int, words: int) -> int:
+    """How many of the places for a pause, evenly spread, come before a word."""
+    return index * (PLACES + 1) // words
+
+
+def part(samples: Samples, start_s: float, end_s: float) -> Samples:
+    """What lies between two times."""
+    return samples[round(start_s * SAMPLE_RATE) : round(end_s * SAMPLE_RATE)]
 
 
 def background(samples: Samples, seconds: float) -> Samples:
@@ -163,12 +181,19 @@ def measure(name: str, turn_detection: TurnDetection, streams: Sequence[Stream],
     config = SessionConfig(format=audio_format, turn_detection=turn_detection, turn_detection_given=True)
     for stream in track(streams, name, transient=True):
         ends_s = turn_ends_s(stream, config, judge, point)
-        point.pauses += len(stream.pauses_s)
-        # A turn that is ended in the silence of a pause ends at the latest with it, but for a window.
-        window_s = WINDOW_SAMPLES / SAMPLE_RATE
-        point.cut_offs += sum(any(a < end_s <= b + window_s for end_s in ends_s) for a, b in stream.pauses_s)
+        own, put_in = (cut_offs(ends_s, pauses_s) for pauses_s in (stream.own_s, stream.put_in_s))
+        point.own_pauses += len(stream.own_s)
+        point.own_cut_offs += own
+        point.pauses += len(stream.own_s) + len(stream.put_in_s)
+        point.cut_offs += own + put_in
         point.delays_s += [end_s - stream.end_s for end_s in ends_s if end_s > stream.end_s][:1]
     return point
+
+
+def cut_offs(ends_s: Sequence[float], pauses_s: Sequence[tuple[float, float]]) -> int:
+    """In how many pauses a turn ended: at the latest in the first window after it."""
+    window_s = WINDOW_SAMPLES / SAMPLE_RATE
+    return sum(any(start_s < end_s <= stop_s + window_s for end_s in ends_s) for start_s, stop_s in pauses_s)
 
 
 def cut_offs_of_silence(points: Sequence[Point], delay_s: float) -> float:
@@ -209,26 +234,28 @@ def main() -> None:
     clips = [clip for clip in of_kinds(load_clips(options.audio), options.kind.split(",")) if len(clip.words) > 1]
     detector = SileroDetector.embedded()
     streams = [
-        stream
-        for number, clip in enumerate(clips)
-        for stream in streams_of(clip, number, is_telephone=options.telephone, detector=detector)
+        stream_of(clip, number, is_telephone=options.telephone, detector=detector) for number, clip in enumerate(clips)
     ]
     silent = [measure(f"server_vad {ms}", ServerVad(silence_duration_ms=ms), streams, options) for ms in SILENCES_MS]
     semantic = [
         measure(f"semantic_vad {name}", SemanticVad(type="semantic_vad", eagerness=name), streams, options)
         for name in EAGERNESSES
     ]
-    table = Table("setting", "pauses cut off %", "delay p50", "p90", "questions a stream", "of server_vad's cut-offs")
+    table = Table("setting", "pauses cut off %", "delay p50", "p90", "own pauses", "questions", "ratio")
     for point in [*silent, *semantic]:
         plain = cut_offs_of_silence(silent, point.delay_s)
         ratio = f"{point.cut_off_percent / plain:.2f}" if point in semantic and plain else ""
         delays = [f"{value:.2f} s" for value in np.quantile(point.delays_s, [0.5, 0.9])]
         questions = f"{point.questions / len(streams):.1f}"
-        table.add_row(point.name, f"{point.cut_off_percent:.1f}", *delays, questions, ratio)
+        own = f"{100 * point.own_cut_offs / point.own_pauses:.1f}"
+        table.add_row(point.name, f"{point.cut_off_percent:.1f}", *delays, own, questions, ratio)
     console = Console()
-    console.print(f"{len(streams)} streams, {silent[0].pauses} pauses inside sentences")
+    console.print(
+        f"{len(streams)} streams, {silent[0].pauses} pauses inside sentences, {silent[0].own_pauses} of them their own"
+    )
     console.print(table)
-    console.print("The last column: its cut-offs as a share of those of plain silence at the same median delay.")
+    console.print("own pauses: % cut off of the recordings' own; questions: a stream;")
+    console.print("ratio: its cut-offs as a share of those of plain silence at the same median delay.")
     if options.chart:
         draw(silent, semantic, options.chart, "Turn ends" + (", telephone" if options.telephone else ""))
 

@@ -48,9 +48,11 @@ def test_tells_speech_from_silence_and_noise(detector: SileroDetector, speech: S
 
 
 def test_equals_the_model_over_the_whole_file(detector: SileroDetector, speech: Samples) -> None:
-    # As faster_whisper.vad.SileroVADModel does it: every window behind the last 64 samples of the one before.
+    """As faster_whisper.vad.SileroVADModel does it: every window behind the last 64 samples of the one before."""
     import onnxruntime
 
+    speech = np.clip(10 * speech, -1, 1)
+    speech[:WINDOW_SAMPLES] = 0.1  # loud from the start, so that nothing is raised
     windows = speech.reshape(-1, WINDOW_SAMPLES)
     context = np.vstack([np.zeros((1, 64), np.float32), windows[:-1, -64:]])
     state = np.zeros((1, 1, 128), np.float32)
@@ -61,6 +63,11 @@ def test_equals_the_model_over_the_whole_file(detector: SileroDetector, speech: 
     for start, end in itertools.pairwise(bounds):
         streamed += detector.detect([DetectSpeech("a", windows_of(speech, start, end))])[0]
     assert streamed == pytest.approx(expected.tolist(), abs=1e-4)
+
+
+def test_quiet_speech_is_heard(detector: SileroDetector, speech: Samples) -> None:
+    loud, quiet = detector.detect([DetectSpeech("loud", speech), DetectSpeech("quiet", speech * 10 ** (-30 / 20))])
+    assert sum(p > 0.5 for p in quiet) >= 0.95 * sum(p > 0.5 for p in loud)
 
 
 def test_streams_do_not_mix(detector: SileroDetector, speech: Samples) -> None:

@@ -15,12 +15,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from auricle.audio.formats import WINDOW_SAMPLES, Samples
+from auricle.audio.formats import SAMPLE_RATE, WINDOW_SAMPLES, Samples
 from auricle.engines.base import DetectSpeech, EngineError
 
 CONTEXT_SAMPLES = 64
 """Samples before a window that the model also sees: 4 ms."""
 _STATE_SHAPE = (1, 1, 128)
+
+_LEVEL = 0.05
+"""The level, as a root of the mean square, to which the loudest of quiet audio is raised: -26 dB, quiet speech."""
+_MAX_GAIN = 10 ** (30 / 20)
+"""The model takes much of what is 30 dB under normal speech for silence."""
+_LEVEL_DECAY = 10 ** (-3.0 / 20 * WINDOW_SAMPLES / SAMPLE_RATE)
+"""The level follows a rise at once and a fall by 3 dB a second: pauses between words are no reason to turn up."""
 
 
 def embedded_file() -> Path:
@@ -44,6 +51,15 @@ class _Stream:
     context: Samples = field(default_factory=lambda: _silence(CONTEXT_SAMPLES))
     h: NDArray[np.float32] = field(default_factory=lambda: _silence(*_STATE_SHAPE))
     c: NDArray[np.float32] = field(default_factory=lambda: _silence(*_STATE_SHAPE))
+    level: float = 0.0
+
+    def gains(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """By how much each of the next windows is raised, shape (windows, 1)."""
+        levels = np.sqrt(np.mean(np.square(windows), axis=1, keepdims=True))
+        for index, level in enumerate(levels[:, 0]):
+            levels[index] = self.level = max(float(level), self.level * _LEVEL_DECAY)
+        gains: NDArray[np.float32] = np.clip(_LEVEL / np.maximum(levels, 1e-6), 1, _MAX_GAIN)
+        return gains
 
 
 class SileroDetector:
@@ -98,7 +114,8 @@ class SileroDetector:
         stream = self._streams.setdefault(job.stream_id, _Stream())
         samples = np.concatenate([stream.context, job.samples])
         windows = np.lib.stride_tricks.sliding_window_view(samples, CONTEXT_SAMPLES + WINDOW_SAMPLES)[::WINDOW_SAMPLES]
-        inputs = {"input": np.ascontiguousarray(windows), "h": stream.h, "c": stream.c}
+        windows = windows * stream.gains(windows[:, CONTEXT_SAMPLES:])
+        inputs = {"input": windows, "h": stream.h, "c": stream.c}
         probabilities, stream.h, stream.c = self._network.run(["speech_probs", "hn", "cn"], inputs)
         stream.context = samples[-CONTEXT_SAMPLES:].copy()  # a view would keep the whole job's audio alive
         return [float(probability) for probability in probabilities]
