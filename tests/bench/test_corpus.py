@@ -83,8 +83,8 @@ def test_formats_are_the_sessions(text: str, expected: dict):
         ("none", None, 0),
         ("server_vad:300", 300, 1.0),
         ("server_vad", 500, 1.2),
-        ("semantic_vad", "auto", 2.0),
-        ("semantic_vad:low", "low", 2.0),
+        ("semantic_vad", "auto", 4.7),
+        ("semantic_vad:low", "low", 8.7),
     ],
 )
 def test_turn_detection_is_the_sessions(text: str, expected: object, silence_s: float):

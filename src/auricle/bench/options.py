@@ -14,7 +14,8 @@ EAGERNESSES = ("auto", "low", "medium", "high")
 DEFAULT_SILENCE_MS = 500
 _MARGIN_S = 0.7
 """Silence after a recording beyond what ends a turn."""
-_SEMANTIC_SILENCE_S = 2.0
+_SEMANTIC_SILENCE_S = {"high": 2.0, "auto": 4.0, "medium": 4.0, "low": 8.0}
+"""The longest that a turn waits in silence, by eagerness."""
 
 _FORMATS = {
     "pcm16": AudioFormat("audio/pcm", 24_000),
@@ -98,7 +99,7 @@ class Options:
         if self.turns is None:
             return 0.0
         if self.turns["type"] == "semantic_vad":
-            return _SEMANTIC_SILENCE_S
+            return _SEMANTIC_SILENCE_S[self.turns["eagerness"]] + _MARGIN_S
         return float(self.turns["silence_duration_ms"]) / 1000 + _MARGIN_S
 
     def audio_input(self, delay: str | None) -> dict[str, Any]:
