@@ -70,7 +70,7 @@ class TurnRule:
 _LONGEST_SILENCE_MS = {"low": 8_000, "medium": 4_000, "auto": 4_000, "high": 2_000}
 """With `semantic_vad` this much silence ends a turn, whatever is thought of it (OpenAI's figures)."""
 
-_MEDIUM = (Checkpoint(16, 0.9), Checkpoint(47, 0.5), Checkpoint(63, 0.2))
+_MEDIUM = (Checkpoint(16, 0.94), Checkpoint(47, 0.5), Checkpoint(63, 0.2))
 _CHECKPOINTS = {
     "high": (Checkpoint(8, 0.8), Checkpoint(38, 0.3)),
     "medium": _MEDIUM,
