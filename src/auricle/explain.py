@@ -432,8 +432,9 @@ def _draw_speech(plot: Axes, story: Story, row: _Row) -> None:
     plot.fill_between(times, values, color=_GREEN, alpha=0.16, linewidth=0, zorder=1)
     plot.plot(times, values, color=_GREEN, linewidth=1.2, zorder=2)
     plot.hlines(story.threshold, 0, story.end_s, color=_INK, linewidth=1, linestyle=(0, (4, 3)), zorder=2)
-    if story.scores:
-        plot.plot(*zip(*story.scores, strict=True), **_SCORE_MARK, zorder=4, clip_on=False)
+    scores = [(at_s, score) for at_s, score in story.scores if row.start_s <= at_s < row.end_s]
+    if scores:
+        plot.plot(*zip(*scores, strict=True), **_SCORE_MARK, zorder=4, clip_on=False)
     plot.set_ylim(0, 1.12)
     plot.set_yticks([0, 1])
     plot.get_yticklabels()[0].set_verticalalignment("bottom")

@@ -141,7 +141,7 @@ class BatchScheduler:
         self._worker = worker
         self._judge = judge
         self._threads = {name: ThreadPoolExecutor(1, thread_name_prefix=name) for name in ("detect", "judge", "decode")}
-        self._judgements: Lane[JudgeTurn, float] = Lane(self._judge_turns, max_batch=8)
+        self._judgements: Lane[JudgeTurn, float] = Lane(self._judge_turns, max_batch=1)
         self._detections: Lane[DetectSpeech, list[float]] = Lane(self._detect, max_batch=64)
         self._decodings: Lane[Decode, Hypothesis] = Lane(
             self._decode,

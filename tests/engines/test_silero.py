@@ -52,7 +52,7 @@ def test_equals_the_model_over_the_whole_file(detector: SileroDetector, speech: 
     import onnxruntime
 
     speech = np.clip(10 * speech, -1, 1)
-    speech[:WINDOW_SAMPLES] = 0.1  # loud from the start, so that nothing is raised
+    speech[:WINDOW_SAMPLES:2] += 0.2  # loud from the start, so that nothing is raised
     windows = speech.reshape(-1, WINDOW_SAMPLES)
     context = np.vstack([np.zeros((1, 64), np.float32), windows[:-1, -64:]])
     state = np.zeros((1, 1, 128), np.float32)

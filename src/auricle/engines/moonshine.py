@@ -3,11 +3,8 @@
 The model files (tiny-en, 27 M parameters, int8) lie in the wheel `moonshine-voice`. Only its files are used, because
 its code needs PortAudio. The networks come from https://github.com/moonshine-ai/moonshine.
 
-Each utterance is encoded and decoded alone. The networks quantise activations with one scale per tensor, so rows of a
-batch disturb each other: about a tenth of the transcripts would change with their neighbours. Batches would gain little
-anyway. The decoder copies all keys and values of the audio in every step, so its cost grows with the rows: batches of 8
-took 0.87 of the time of decoding alone with clips sorted by length and 1.4 unsorted. Using them as drafts costs a
-verification besides (0.25), so it never paid.
+Each utterance is encoded and decoded alone. The encoder quantises activations with one scale per tensor, so rows of a
+batch would disturb each other, and it gains nothing from them.
 """
 
 from __future__ import annotations
@@ -206,7 +203,7 @@ def decode_greedily(
 
     `draft_ids` is a guess of the result. Where it agrees with the model's own choice, many tokens are taken in one call
     (speculative decoding, Leviathan et al. 2023). A draft saves time. It changes the text only where two tokens are
-    almost equally likely, because the quantisation rounds several tokens together a little differently from one alone.
+    almost equally likely, because sums of several tokens at once are rounded a little differently from those of one.
     `biasing` has phrases that are expected and changes the choice; the probabilities stay the model's own. `said_ids`
     is how the text begins; it is not part of the result.
     """
@@ -306,7 +303,7 @@ class MoonshineModel:
         phrases: tuple[str, ...] = (),
         context: Context | None = None,
     ) -> Greedy:
-        """The token ids of one utterance, float32 mono 16 kHz, of any length; nothing for no samples.
+        """The token ids of one utterance, float32 mono 16 kHz, of at most 98 s; nothing for no samples.
 
         `draft_ids` is a guess of them, such as the result for the first part of the utterance, and `phrases` are
         expected: see `decode_greedily`. `context` is heard before it. Raises EngineError if the model can't be loaded

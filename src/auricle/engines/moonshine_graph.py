@@ -94,7 +94,7 @@ def build_graphs(folder: Path) -> Graphs:
             layers,
             head_size,
         )
-    except (KeyError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise EngineError(f"The files in {folder} are not those of a Moonshine model: {error}") from error
 
 
@@ -116,6 +116,8 @@ def _projection(network: Network, node: Node) -> Projection:
         for name in node.inputs
         if name in network.constants and (name.endswith(f"_{part}") or f".{part}" in name)
     }
+    if parts["quantized"].dtype != np.uint8:
+        raise ValueError(f"the weights of {node.outputs[0]} are not unsigned")
     # Shifting values and zero point alike changes nothing but the type.
     weights = (parts["quantized"].astype(np.int16) - 128).astype(np.int8)
     return Projection(weights, float(parts["scale"]), int(parts["zero_point"]) - 128, parts.get("bias"))

@@ -56,7 +56,7 @@ def read_network(path: Path) -> Network:
         for graph in _graphs(InferenceSession.GetRootAs(data).Model().Graph()):
             constants.update(_constants(graph))
             nodes += map(_node, map(graph.Nodes, range(graph.NodesLength())))
-    except (AttributeError, IndexError, OverflowError, TypeError, ValueError, struct.error) as error:
+    except (AttributeError, IndexError, OverflowError, RecursionError, TypeError, ValueError, struct.error) as error:
         # A flatbuffer is only a web of offsets: a damaged one leads anywhere.
         raise EngineError(f"The model file {path} is damaged") from error
     return Network(constants, tuple(nodes))

@@ -127,6 +127,8 @@ class _Stream:
     options: Transcription
     size: int = -1
     """How many samples the last hypothesis was made of."""
+    context_size: int = 0
+    """How many samples of earlier speech were heard before them."""
     tokens: tuple[Token, ...] = ()
     words: list[Word] = field(default_factory=list)
     since_s: list[float] = field(default_factory=list)
@@ -140,6 +142,7 @@ class _Stream:
         while old < len(self.words) and new < len(words) and self.words[old].key == words[new].key:
             since_s[new] = self.since_s[old]
             old, new = old + 1, new + 1
+        self.context_size = _context_size(job)
         self.size, self.tokens, self.words, self.since_s = size, tokens, words, since_s
 
     def settle(self, begin: int, rule: SettleRule) -> int:
@@ -153,6 +156,10 @@ class _Stream:
             ):
                 return index
         return max(begin, len(self.words))
+
+
+def _context_size(job: Decode) -> int:
+    return job.context.samples.size if job.context else 0
 
 
 class RollingEngine:
@@ -188,7 +195,8 @@ class RollingEngine:
 
     def _is_known(self, job: Decode) -> bool:
         """Whether just this audio was transcribed last, as when a pause turns out to be the end."""
-        return self._stream(job).size == job.samples.size
+        stream = self._stream(job)
+        return (stream.size, stream.context_size) == (job.samples.size, _context_size(job))
 
     def _answer(self, job: Decode) -> Hypothesis:
         stream = self._stream(job)

@@ -23,7 +23,7 @@ CONTEXT_SAMPLES = 64
 _STATE_SHAPE = (1, 1, 128)
 
 _LEVEL = 0.05
-"""The level, as a root of the mean square, to which the loudest of quiet audio is raised: -26 dB, quiet speech."""
+"""The level, as a standard deviation, to which the loudest of quiet audio is raised: -26 dB, quiet speech."""
 _MAX_GAIN = 10 ** (30 / 20)
 """The model takes much of what is 30 dB under normal speech for silence."""
 _LEVEL_DECAY = 10 ** (-3.0 / 20 * WINDOW_SAMPLES / SAMPLE_RATE)
@@ -55,7 +55,7 @@ class _Stream:
 
     def gains(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
         """By how much each of the next windows is raised, shape (windows, 1)."""
-        levels = np.sqrt(np.mean(np.square(windows), axis=1, keepdims=True))
+        levels = windows.std(axis=1, keepdims=True)  # a constant offset is not loud
         for index, level in enumerate(levels[:, 0]):
             levels[index] = self.level = max(float(level), self.level * _LEVEL_DECAY)
         gains: NDArray[np.float32] = np.clip(_LEVEL / np.maximum(levels, 1e-6), 1, _MAX_GAIN)

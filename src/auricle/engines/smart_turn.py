@@ -87,7 +87,12 @@ class SmartTurnJudge:
         return [self._judge(job.samples) for job in jobs]
 
     def _judge(self, samples: Samples) -> float:
-        (output,) = self._network.run(None, {"input_features": self.features(samples)[np.newaxis]})
+        from onnxruntime.capi.onnxruntime_pybind11_state import Fail, RuntimeException
+
+        try:
+            (output,) = self._network.run(None, {"input_features": self.features(samples)[np.newaxis]})
+        except (Fail, RuntimeException) as error:
+            raise EngineError("The Smart Turn model failed") from error
         return float(output.item())
 
     def features(self, samples: Samples) -> NDArray[np.float32]:

@@ -19,30 +19,45 @@ MAX_CONTEXT_SAMPLES = 6 * SAMPLE_RATE
 """More audio than this costs more than it helps."""
 MAX_SPEECH_SAMPLES = 6 * SAMPLE_RATE
 """Longer speech is context enough for itself."""
+MAX_GAP_SAMPLES = 10 * SAMPLE_RATE
+"""What was said longer ago has less to do with what is said now."""
 
 
 class RecentSpeech:
-    """The last stretches of speech that are decoded, as many as fit. Owned by one conversation."""
+    """The last stretches of speech that are decoded: all that fit, or else the last one. Owned by one conversation."""
 
     def __init__(self) -> None:
         self._context: Context | None = None
         self._options: Transcription | None = None
+        self._start = -1
+        self._end = 0
+        """Where the newest stretch lies."""
 
-    def add(self, samples: Samples, tokens: Sequence[Token], options: Transcription) -> None:
-        """A stretch of speech is decoded. One without text is left out: there is nothing to go on from."""
-        if not tokens:
+    def add(self, start: int, samples: Samples, tokens: Sequence[Token], options: Transcription) -> None:
+        """A stretch of speech, which begins at position `start`, is decoded.
+
+        One without text is left out: there is nothing to go on from. So is one that is older than the newest.
+        """
+        if not tokens or start <= self._start:
             return
-        before = self.context(options)
+        size = samples.size
+        before = self.context(options, start)
         if before and before.samples.size + samples.size <= MAX_CONTEXT_SAMPLES:
             samples = np.concatenate([before.samples, samples])
             tokens = [*before.tokens, *tokens]
+        self._start, self._end = start, start + size
         fits = samples.size <= MAX_CONTEXT_SAMPLES
-        self._context = Context(samples, tuple(tokens)) if fits else None
+        # A copy: what was read of an item is a view that would keep all of its audio alive.
+        self._context = Context(samples.copy(), tuple(tokens)) if fits else None
         self._options = options
 
-    def context(self, options: Transcription) -> Context | None:
-        """What to hear before new speech. What was decoded under other settings helps in none: tokens are a model's."""
-        return self._context if self._options == options else None
+    def context(self, options: Transcription, start: int) -> Context | None:
+        """What to hear before speech that begins at position `start`.
+
+        What was decoded under other settings helps in none: tokens are a model's.
+        """
+        is_near = self._start < start <= self._end + MAX_GAP_SAMPLES
+        return self._context if self._options == options and is_near else None
 
     def forget(self) -> None:
         """Nothing that was said is to be used any more."""

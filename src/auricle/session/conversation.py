@@ -76,6 +76,7 @@ class Conversation:
         """An item's text is complete or will never be. Returns what can be told now."""
         item.unsent += last_events
         item.is_finished = True
+        item.decoding.release()
         self._with_audio.append(item)
         kept_samples = sum(item.samples.size for item in self._with_audio)
         while kept_samples > self._kept_samples:
@@ -86,7 +87,8 @@ class Conversation:
 
     def delete(self, item: SessionItem) -> list[ServerEvent]:
         """Forget an item; nothing more is told of it. Returns what can be told now of those that waited for it."""
-        self.recent.forget()
+        self.forget_speech()
+        item.decoding.release()
         del self._items[item.id]
         if item in self._with_audio:
             self._with_audio.remove(item)
@@ -94,6 +96,14 @@ class Conversation:
         item.unsent.clear()
         item.is_finished = True
         return self._tell()
+
+    def forget_speech(self) -> None:
+        """What was said so far is not to be heard again with what follows."""
+        self.recent.forget()
+        for item in self._unfinished:
+            item.decoding.forget_context()
+        if self.open_item:
+            self.open_item.decoding.forget_context()
 
     def _tell(self) -> list[ServerEvent]:
         """What can be told now of unfinished items: nothing of an item before all of the one before it.

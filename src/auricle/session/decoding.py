@@ -118,6 +118,15 @@ class ItemDecoding:
         """Decode anew what is not settled: under other settings."""
         self._decoded_end = self._asked = self._context = None
 
+    def forget_context(self) -> None:
+        """What was said before is not to be heard any more."""
+        self._context = None
+
+    def release(self) -> None:
+        """There is no more to decode: keep none of the audio."""
+        self._context = self._asked = None
+        self._recent = RecentSpeech()
+
     def advance(self, item_id: str, options: Transcription) -> tuple[list[Token], Decode | None]:
         """The text that is settled without further work, and the job that is to be done now, if there is one."""
         told: list[Token] = []
@@ -158,7 +167,8 @@ class ItemDecoding:
         if not is_believable(tokens, piece.clear_windows):
             tokens = ()
         told = self.transcript.extend(tokens)
-        self._recent.add(self.read(piece.start, piece.end), self.transcript.of_piece, options)
+        self._recent.add(piece.start, self.read(piece.start, piece.end), self.transcript.of_piece, options)
+        self._context = None
         self.transcript.begin_piece()
         self._pieces_done += 1
         self._settled, self._tentative = "", ()
@@ -185,7 +195,7 @@ class ItemDecoding:
             return None
         is_first = self._next_end == 0
         if is_first:
-            self._context = self._recent.context(options)
+            self._context = self._recent.context(options, piece.start)
         context = self._context if piece.size <= MAX_SPEECH_SAMPLES else None
         samples = self.read(piece.start, piece.end)
         job = Decode(item_id, options, samples, stage, self._pieces_done, self._settled, context)

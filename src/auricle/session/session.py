@@ -270,6 +270,7 @@ class Session:
         self._buffer.use_format(self.config.format.audio_format)
         self._buffer.drop_before(self._buffer.appended)
         self._close_turn()
+        self._conversation.forget_speech()
         return [Cleared()]
 
     def _update(self, event: UpdateSession) -> list[Output]:
@@ -287,6 +288,7 @@ class Session:
         if self.config.turn_detection is None:
             # An open turn keeps its item: the client has been told its id and will commit it by hand.
             self._turns = None
+            self._conversation.recent.forget()
         elif self._turns is None:
             self._turns = TurnDetector(TurnRule.of(self.config.turn_detection), is_open=item is not None)
         else:

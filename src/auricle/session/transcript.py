@@ -25,6 +25,8 @@ class ItemTranscript:
         self.tokens: list[Token] = []
         """What was told so far."""
         self._space = ""
+        self._space_ids: tuple[int, ...] = ()
+        """Of tokens that are nothing but that space."""
         self._begins_piece = False
         self._piece_begin = 0
 
@@ -53,8 +55,10 @@ class ItemTranscript:
                     text = " " + text
             told = text.rstrip()
             self._space = text[len(told) :]
+            ids = self._space_ids + token.ids
+            self._space_ids = () if told else ids
             if told:
-                self.tokens.append(replace(token, text=told))
+                self.tokens.append(replace(token, text=told, ids=ids))
         return self.tokens[before:]
 
 
