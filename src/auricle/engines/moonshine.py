@@ -12,11 +12,9 @@ from __future__ import annotations
 import codecs
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,10 +22,8 @@ from numpy.typing import NDArray
 from auricle.audio.formats import SAMPLE_RATE, Samples
 from auricle.engines.base import Context, EngineError, Token, Utterance
 from auricle.engines.biasing import Biasing, Logits, Said, phrases_of
-from auricle.engines.moonshine_graph import HEADS, IR_VERSION, OPSET, build_graphs, cache_names
-
-if TYPE_CHECKING:
-    from onnx import ModelProto
+from auricle.engines.moonshine_graph import HEADS, build_graphs, cache_names
+from auricle.engines.onnx_network import engine_errors, open_network
 
 START_ID = 1
 END_ID = 2
@@ -274,8 +270,9 @@ class MoonshineModel:
         if self._vocabulary is not None:
             return
         graphs = build_graphs(self._folder)
-        self._encoder = _open_network(graphs.encoder, threads=self._threads)
-        self._decoder = _open_network(graphs.decoder, threads=1)
+        encoder, decoder = graphs.encoder.SerializeToString(), graphs.decoder.SerializeToString()
+        self._encoder = open_network(encoder, "Moonshine", threads=self._threads, has_signed_weights=True)
+        self._decoder = open_network(decoder, "Moonshine", has_signed_weights=True)
         self._audio_names = cache_names("audio", graphs.layers)
         self._no_text = dict.fromkeys(cache_names("past", graphs.layers), _no_cache(graphs.head_size))
         tokenizer = self._folder / "tokenizer.bin"
@@ -316,7 +313,7 @@ class MoonshineModel:
         heard = np.concatenate([context.samples, samples]) if context else samples
         heard = heard - heard.mean()  # a microphone's constant offset costs accuracy
         said_ids = _ids(context.tokens) if context else ()
-        with _engine_errors():
+        with engine_errors("Moonshine"):
             found = decode_greedily(self.encode(heard), max_tokens, draft_ids, self._biasing(phrases), said_ids)
         if context and not found.ids:  # after a full stop the model may take the rest for nothing
             return self.decode(samples, draft_ids, phrases)
@@ -349,17 +346,6 @@ class MoonshineModel:
 
 def _ids(tokens: Sequence[Token]) -> list[int]:
     return [token_id for token in tokens for token_id in token.ids]
-
-
-@contextmanager
-def _engine_errors() -> Iterator[None]:
-    """Turn failures of onnxruntime (out of memory, a damaged file) into EngineError; wrong inputs stay a bug."""
-    from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph, InvalidProtobuf, RuntimeException
-
-    try:
-        yield
-    except (Fail, InvalidGraph, InvalidProtobuf, RuntimeException) as error:
-        raise EngineError("The Moonshine model failed") from error
 
 
 def _value(array: NDArray[Any]) -> Any:
@@ -414,36 +400,3 @@ def _shrinking() -> Any:
     options = RunOptions()
     options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
     return options
-
-
-def _open_network(network: ModelProto, *, threads: int) -> Any:
-    import onnxruntime
-
-    settings = onnxruntime.SessionOptions()
-    settings.intra_op_num_threads = threads
-    settings.inter_op_num_threads = 1
-    settings.enable_mem_pattern = False  # shapes change in every step, so remembered patterns never fit
-    # Idle threads must leave the cores to others.
-    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if not _multiplies_signed_exactly():
-        settings.add_session_config_entry("session.x64quantprecision", "1")  # takes unsigned weights, at half the speed
-    with _engine_errors():
-        return onnxruntime.InferenceSession(network.SerializeToString(), settings, providers=["CPUExecutionProvider"])
-
-
-@cache
-def _multiplies_signed_exactly() -> bool:
-    """Whether products of unsigned activations and signed weights add up; without VNNI, x86 processors clip them."""
-    import onnxruntime
-    from onnx import TensorProto, helper, numpy_helper
-
-    terms, activation, weight = 64, 255, 127
-    product = helper.make_node("MatMulInteger", ["activations", "weights"], ["sums"])
-    activations = helper.make_tensor_value_info("activations", TensorProto.UINT8, [1, terms])
-    sums = helper.make_tensor_value_info("sums", TensorProto.INT32, [1, 1])
-    weights = numpy_helper.from_array(np.full((terms, 1), weight, np.int8), "weights")
-    graph = helper.make_graph([product], "probe", [activations], [sums], [weights])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    (found,) = session.run(None, {"activations": np.full((1, terms), activation, np.uint8)})
-    return bool(found[0, 0] == terms * activation * weight)

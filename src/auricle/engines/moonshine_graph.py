@@ -32,8 +32,7 @@ HEADS = 8
 MAX_POSITIONS = 4096
 """Audio frames or tokens in one utterance: 98 s of audio, and the rotary tables take 0.5 MB."""
 
-OPSET, IR_VERSION = 21, 10
-"""Of ONNX."""
+_OPSET, _IR_VERSION = 21, 10
 _FUSED = "com.microsoft"
 """The domain of onnxruntime's fused operators."""
 _EPSILON = 1e-5
@@ -232,8 +231,8 @@ class _Graph:
 
         constants = [numpy_helper.from_array(array, name) for name, array in self._constants.items()]
         graph = helper.make_graph(self._nodes, "moonshine", self._inputs, self._outputs, constants)
-        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(_FUSED, 1)]
-        return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+        opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid(_FUSED, 1)]
+        return helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION)
 
 
 def _encoder(

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from auricle.audio.formats import SAMPLE_RATE, WINDOW_SAMPLES, Samples
 from auricle.engines.base import DetectSpeech, EngineError
+from auricle.engines.onnx_network import engine_errors, open_network
 
 CONTEXT_SAMPLES = 64
 """Samples before a window that the model also sees: 4 ms."""
@@ -81,18 +82,8 @@ class SileroDetector:
 
     def load(self) -> None:
         """Read the model file unless that is done. Raises EngineError if it is missing."""
-        if self._network is not None:
-            return
-        if not self._path.is_file():
-            raise EngineError(f"The model file {self._path} is missing")
-        import onnxruntime
-
-        settings = onnxruntime.SessionOptions()
-        settings.intra_op_num_threads = 1
-        settings.inter_op_num_threads = 1
-        settings.enable_cpu_mem_arena = False
-        settings.log_severity_level = 3  # errors only: it warns of initializers that the file does not use
-        self._network = onnxruntime.InferenceSession(self._path, settings, providers=["CPUExecutionProvider"])
+        if self._network is None:
+            self._network = open_network(self._path, "Silero VAD", has_arena=False)
 
     def detect(self, jobs: Sequence[DetectSpeech]) -> list[list[float]]:
         """See `SpeechDetector`. A stream may occur more than once: its jobs follow each other.
@@ -116,6 +107,7 @@ class SileroDetector:
         windows = np.lib.stride_tricks.sliding_window_view(samples, CONTEXT_SAMPLES + WINDOW_SAMPLES)[::WINDOW_SAMPLES]
         windows = windows * stream.gains(windows[:, CONTEXT_SAMPLES:])
         inputs = {"input": windows, "h": stream.h, "c": stream.c}
-        probabilities, stream.h, stream.c = self._network.run(["speech_probs", "hn", "cn"], inputs)
+        with engine_errors("Silero VAD"):
+            probabilities, stream.h, stream.c = self._network.run(["speech_probs", "hn", "cn"], inputs)
         stream.context = samples[-CONTEXT_SAMPLES:].copy()  # a view would keep the whole job's audio alive
         return [float(probability) for probability in probabilities]

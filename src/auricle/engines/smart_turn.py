@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from auricle.audio.formats import SAMPLE_RATE, Samples
 from auricle.engines.base import EngineError, JudgeTurn
+from auricle.engines.onnx_network import engine_errors, open_network
 
 HEARD_SAMPLES = 8 * SAMPLE_RATE
 """What the model hears: the last 8 s."""
@@ -65,18 +66,8 @@ class SmartTurnJudge:
 
     def load(self) -> None:
         """Read the model file unless that is done. Raises EngineError if it is missing."""
-        if self._network is not None:
-            return
-        if not self._path.is_file():
-            raise EngineError(f"The model file {self._path} is missing")
-        import onnxruntime
-
-        settings = onnxruntime.SessionOptions()
-        settings.intra_op_num_threads = 1
-        settings.inter_op_num_threads = 1
-        settings.enable_cpu_mem_arena = False
-        settings.log_severity_level = 3  # errors only
-        self._network = onnxruntime.InferenceSession(self._path, settings, providers=["CPUExecutionProvider"])
+        if self._network is None:
+            self._network = open_network(self._path, "Smart Turn", has_arena=False)
 
     def judge(self, jobs: Sequence[JudgeTurn]) -> list[float]:
         """The probability, 0 to 1, that each turn is complete, in order; its silence so far should be in the samples.
@@ -87,12 +78,8 @@ class SmartTurnJudge:
         return [self._judge(job.samples) for job in jobs]
 
     def _judge(self, samples: Samples) -> float:
-        from onnxruntime.capi.onnxruntime_pybind11_state import Fail, RuntimeException
-
-        try:
+        with engine_errors("Smart Turn"):
             (output,) = self._network.run(None, {"input_features": self.features(samples)[np.newaxis]})
-        except (Fail, RuntimeException) as error:
-            raise EngineError("The Smart Turn model failed") from error
         return float(output.item())
 
     def features(self, samples: Samples) -> NDArray[np.float32]:

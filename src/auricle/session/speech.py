@@ -27,8 +27,7 @@ _LONG_PAUSE_WINDOWS = 32
 """About a second. It always ends a stretch."""
 
 _DOUBT = ((4, -0.3), (16, -0.9))
-"""With fewer clear windows than the first figure, the mean log-probability of the two least sure tokens must
-reach the second."""
+"""With fewer clear windows than the first figure, the two least sure tokens must have the second as their mean."""
 _LONE_DOUBT = -0.6
 """What a single token must reach: "You" for loud music has -0.7 to -0.8, a spoken digit -0.4 at worst."""
 SURE_WINDOWS = _DOUBT[-1][0]
