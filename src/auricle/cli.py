@@ -105,7 +105,14 @@ def serve(
     no_auth: Annotated[
         bool | None, typer.Option("--no-auth", help="Take any key, also on an address that others can reach.")
     ] = None,
+    allowed_origins: Annotated[
+        str | None, typer.Option(help="Origins of web pages that may use the server, separated by commas; * for all.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Model of sessions that name none, and of OpenAI's names.")] = None,
+    tls: Annotated[
+        str | None,
+        typer.Option(metavar="self-signed", help="Speak https with a certificate of the server's making."),
+    ] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain, PEM. The server then speaks https.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Private key of the certificate, PEM.")] = None,
     log_json: Annotated[bool | None, typer.Option("--log-json", help="Write the log as JSON.")] = None,

@@ -8,7 +8,8 @@ from __future__ import annotations
 import ipaddress
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, FilePath, SecretStr, field_validator, model_validator
 from pydantic_settings import (
@@ -32,6 +33,10 @@ OPENAI_MODEL_NAMES = (
 )
 
 
+def _default_state_dir() -> Path:
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "auricle"
+
+
 class Settings(BaseSettings):
     """Everything that can be set about a server. Immutable."""
 
@@ -41,6 +46,9 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one")
+    tls: Literal["self-signed"] | None = Field(
+        None, description="`self-signed`: speak https and wss with a certificate of the server's own making"
+    )
     tls_cert: FilePath | None = Field(
         None, description="Certificate chain, PEM; with `tls_key` the server speaks https and wss"
     )
@@ -49,6 +57,11 @@ class Settings(BaseSettings):
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field((), description="Keys that clients may use")
     api_keys_file: Path | None = Field(
         None, description="File with one key a line; empty lines and `#` lines are skipped"
+    )
+    allowed_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Origins of web pages that may use the server, besides its own; `*` allows all. "
+        "Without any, all may where API keys are wanted, else none",
     )
     no_auth: bool = Field(False, description="Take any key also on an address that others can reach")
     signing_secret: SecretStr | None = Field(
@@ -81,18 +94,37 @@ class Settings(BaseSettings):
     )
     kept_audio_s: float = Field(15, ge=0, description="Audio of finished items that stays retrievable in a session")
 
+    state_dir: Path = Field(
+        default_factory=_default_state_dir,
+        description="Folder for what is kept between starts: the certificate of `tls = self-signed`",
+    )
+
     log_json: bool = Field(False, description="Write the log as JSON, an object a line")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error")
 
-    @field_validator("api_keys", mode="before")
+    @field_validator("api_keys", "allowed_origins", mode="before")
     @classmethod
-    def _split_keys(cls, value: Any) -> Any:
-        return [key.strip() for key in value.split(",") if key.strip()] if isinstance(value, str) else value
+    def _split(cls, value: Any) -> Any:
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            parts = urlsplit(origin)
+            is_origin = parts.scheme and parts.netloc and not (parts.path.strip("/") or parts.query or parts.fragment)
+            if not is_origin and origin not in ("*", "null"):
+                raise ValueError(
+                    f"'{origin}' is no origin, which looks like https://app.example.com or http://localhost:3000."
+                )
+        return origins
 
     @model_validator(mode="after")
     def _check(self) -> Settings:
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("tls_cert and tls_key go together: set both or none.")
+        if self.tls and self.tls_cert:
+            raise ValueError("tls and tls_cert exclude each other: a certificate of your own is not self-signed by us.")
         if not (self.all_api_keys or self.no_auth or self.is_loopback):
             raise ValueError(
                 f"{self.host} can be reached by others and no API key is set. "
@@ -126,7 +158,7 @@ class Settings(BaseSettings):
     def base_url(self) -> str:
         """Where clients find the API."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'https' if self.tls_cert else 'http'}://{host}:{self.port}/v1"
+        return f"{'https' if self.tls or self.tls_cert else 'http'}://{host}:{self.port}/v1"
 
     @classmethod
     def settings_customise_sources(

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
-from pydantic import BaseModel
-from starlette.exceptions import HTTPException
 
 from auricle import __version__
 from auricle.connection import ConnectionLimits
 from auricle.engines.registry import model_directory, turn_judge
 from auricle.engines.silero import SileroDetector
-from auricle.errors import AuricleError, ClientError, Unavailable
 from auricle.http import realtime, service
 from auricle.http.auth import Authenticator
+from auricle.http.errors import ErrorResponse, answer_errors
+from auricle.http.origins import OriginPolicy, guard_origins, own_names
 from auricle.http.state import ServerState
 from auricle.protocol.beta import BetaDialect
 from auricle.protocol.ga import GaDialect
-from auricle.protocol.validation import client_error
 from auricle.scheduler import BatchScheduler
 from auricle.session.session import SessionLimits
 from auricle.settings import Settings
@@ -29,22 +25,6 @@ DESCRIPTION = """Realtime speech-to-text for clients of OpenAI's Realtime transc
 
 The socket is `/v1/realtime?intent=transcription`; its events are described in the repository under `docs/protocol.md`.
 """
-
-
-class ErrorBody(BaseModel):
-    """OpenAI's error object."""
-
-    message: str
-    type: str
-    param: str | None
-    """The path of the field that is wrong."""
-    code: str | None
-
-
-class ErrorResponse(BaseModel):
-    """OpenAI's envelope around an error."""
-
-    error: ErrorBody
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -82,42 +62,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(realtime.router)
     app.include_router(service.keyed_router)
     app.include_router(service.router)
-    app.add_exception_handler(AuricleError, _on_auricle_error)
-    app.add_exception_handler(RequestValidationError, _on_invalid_request)
-    app.add_exception_handler(HTTPException, _on_http_error)
-    app.add_exception_handler(Exception, _on_bug)
+    answer_errors(app)
+    wants_key = bool(settings.all_api_keys)
+    guard_origins(app, OriginPolicy(settings.allowed_origins, own_names(settings.host), wants_key=wants_key))
     return app
-
-
-def error_response(error: AuricleError, headers: dict[str, str] | None = None) -> JSONResponse:
-    """The answer to a request that failed."""
-    body = ErrorResponse(error=ErrorBody(message=error.message, type=error.type, param=error.param, code=error.code))
-    return JSONResponse(body.model_dump(), error.status, headers)
-
-
-async def _on_auricle_error(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, AuricleError)
-    return error_response(error, {"Retry-After": "5"} if isinstance(error, Unavailable) else None)
-
-
-async def _on_invalid_request(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError)
-    complaints = [{**complaint, "loc": complaint["loc"][1:]} for complaint in error.errors()]  # without "body"
-    if complaints[0]["type"] == "json_invalid":
-        return error_response(ClientError("invalid_json", "The request body is not valid JSON."))
-    if isinstance(complaints[0]["input"], bytes):  # which FastAPI leaves unread where it is said to be something else
-        message = "The request body must be JSON, sent with 'Content-Type: application/json'."
-        return error_response(ClientError("invalid_type", message))
-    return error_response(client_error(complaints))  # type: ignore[arg-type]
-
-
-async def _on_bug(request: Request, error: Exception) -> JSONResponse:
-    # The web framework logs it with its traceback.
-    return error_response(AuricleError("The server had an error while processing your request."))
-
-
-async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)
-    code = "unknown_url" if error.status_code == 404 else None
-    message = f"{error.detail} ({request.method} {request.url.path})"
-    return error_response(ClientError(code, message, status=error.status_code), dict(error.headers or {}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import ssl
 from collections.abc import Callable
@@ -11,7 +12,10 @@ import uvicorn
 from fastapi import FastAPI
 
 from auricle.http.state import ServerState
+from auricle.http.tls import self_signed
 from auricle.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 DRAIN_S = 2.0
 """How long open items may take to finish when the server is told to stop."""
@@ -38,14 +42,22 @@ class Server(uvicorn.Server):
     """A uvicorn server that loads the models before its port opens and finishes open items before it ends."""
 
     def __init__(self, settings: Settings, app: FastAPI, on_ready: Callable[[str], None]) -> None:
-        """`on_ready` is called with the API's base URL once the port is open."""
+        """`on_ready` is called with the API's base URL once the port is open.
+
+        Raises OSError: there is no place to keep a certificate of our own.
+        """
+        certificate, key = settings.tls_cert, settings.tls_key
+        if settings.tls:
+            signed = self_signed(settings.state_dir / "tls", settings.host)
+            certificate, key = signed.certificate, signed.key
+            logger.info("Browsers will warn of the certificate %s, SHA-256 %s", certificate, signed.fingerprint)
         super().__init__(
             uvicorn.Config(
                 app,
                 host=settings.host,
                 port=settings.port,
-                ssl_certfile=settings.tls_cert,
-                ssl_keyfile=settings.tls_key,
+                ssl_certfile=certificate,
+                ssl_keyfile=key,
                 lifespan="off",
                 log_config=None,
                 access_log=False,
@@ -62,7 +74,7 @@ class Server(uvicorn.Server):
         try:
             self.config.load()
         except ssl.SSLError as error:
-            raise ValueError(f"TLS does not work with {settings.tls_cert} and {settings.tls_key}: {error}") from None
+            raise ValueError(f"TLS does not work with {certificate} and {key}: {error}") from None
         self._settings = settings
         self._state: ServerState = app.state.server
         self._on_ready = on_ready
