@@ -16,6 +16,8 @@ ROOT = Path(auricle.__file__).parent
 LAYERS = ("audio", "protocol", "session", "engines", "transports", "http")
 """Imports go only from later to earlier ones."""
 
+SERVER = ("scheduler", "worker", "recordings", "connection")
+
 MAY_IMPORT: dict[str, set[str]] = {
     "audio": {"audio", "errors"},
     "protocol": {"protocol", "audio", "errors"},
@@ -26,7 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engines.registry": {"engines", "protocol.config", "settings"},
     # A transport moves text; it knows neither the session nor the connection that uses it.
     "transports": {"transports", "audio", "errors", "protocol"},
-    "http": {*LAYERS, "errors", "ids", "settings", "scheduler", "worker", "connection", "transcribe", ""},
+    "http": {*LAYERS, *SERVER, "errors", "ids", "settings", "transcribe", "subtitles", ""},
     "settings": set(),
     "errors": set(),
     "ids": set(),
@@ -51,6 +53,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "scheduler": {"engines", "session.jobs", "worker"},
     "connection": {"errors", "protocol", "session", "scheduler", "transports"},
     "transcribe": {"audio", "engines", "ids", "protocol", "session"},
+    "subtitles": {"transcribe"},
+    "recordings": {"audio", "engines", "errors", "protocol", "transcribe"},
     "explain": {"audio", "engines", "errors", "ids", "protocol", "session"},
 }
 """For each package or module, the packages and modules it may import; `""` is the top package. `cli` may import all."""

@@ -70,10 +70,10 @@ def test_nothing_has_no_text() -> None:
     assert fake(silence(0)) == []
 
 
-def test_a_turn_has_a_margin_before_it_and_the_silence_after_it() -> None:
+def test_a_segment_is_where_the_speech_is() -> None:
     (segment,) = fake(silence(3.2), loud(1.6), silence(3.2))
-    assert segment.start_s == pytest.approx(3.2 - 0.3)
-    assert segment.end_s == pytest.approx(3.2 + 1.6 + 0.512)
+    assert segment.start_s == pytest.approx(3.2)
+    assert segment.end_s == pytest.approx(3.2 + 1.6)
     assert int(segment.text.split()[0]) <= round((1.6 + 0.812) * 16_000)
 
 

@@ -53,6 +53,14 @@ class ClientError(AuricleError):
         self.event_id = event_id
         self.status = status
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # An exception is pickled by its message alone; this one comes out of other processes whole.
+        return _rebuilt, (self.code, self.message, self.param, self.event_id, self.status)
+
+
+def _rebuilt(code: str | None, message: str, param: str | None, event_id: str | None, status: int) -> ClientError:
+    return ClientError(code, message, param, event_id=event_id, status=status)
+
 
 class EngineError(AuricleError):
     """A model failed on a job. The message may be shown to the client."""

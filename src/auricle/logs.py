@@ -29,3 +29,4 @@ def configure_logging(level: str, *, as_json: bool) -> None:
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # What uvicorn tells at this level (its process id, every handshake) is noise beside one line a session.
     logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.getLogger().level))
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of clients' mistakes, which they are told

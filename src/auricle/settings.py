@@ -92,6 +92,12 @@ class Settings(BaseSettings):
     max_outbox_bytes: int = Field(
         4 * 1024 * 1024, ge=1024, description="Events that may wait for a client that doesn't read; then it is closed"
     )
+    file_processes: int = Field(
+        os.cpu_count() or 1, ge=1, description="Whole recordings transcribed at a time, each in a process of its own"
+    )
+    max_waiting_files: int = Field(100, ge=0, description="Recordings that may wait for one of these processes")
+    max_file_bytes: int = Field(512 * 1024 * 1024, ge=1024, description="Largest recording in one request")
+    max_file_s: float = Field(4 * 3600, gt=0, description="Longest recording in one request")
     kept_audio_s: float = Field(15, ge=0, description="Audio of finished items that stays retrievable in a session")
 
     state_dir: Path = Field(

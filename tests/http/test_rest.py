@@ -78,7 +78,7 @@ def described_api(server: RunningServer):
     return schemathesis.openapi.from_url(server.root_url + "/openapi.json")
 
 
-_ROUTES = [("POST", "/v1" + SECRETS), ("POST", "/v1" + SESSIONS)]
+_ROUTES = [("POST", "/v1" + SECRETS), ("POST", "/v1" + SESSIONS), ("POST", "/v1/audio/transcriptions")]
 _ROUTES_WITHOUT_BODY = [("GET", "/v1/models"), ("GET", "/v1/models/{name}"), ("GET", "/health")]
 
 

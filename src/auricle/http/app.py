@@ -9,13 +9,14 @@ from auricle import __version__
 from auricle.connection import ConnectionLimits
 from auricle.engines.registry import model_directory, turn_judge
 from auricle.engines.silero import SileroDetector
-from auricle.http import realtime, service
+from auricle.http import realtime, service, transcriptions
 from auricle.http.auth import Authenticator
 from auricle.http.errors import ErrorResponse, answer_errors
 from auricle.http.origins import OriginPolicy, guard_origins, own_names
 from auricle.http.state import ServerState
 from auricle.protocol.beta import BetaDialect
 from auricle.protocol.ga import GaDialect
+from auricle.recordings import RecordingLimits, RecordingTranscriber
 from auricle.scheduler import BatchScheduler
 from auricle.session.session import SessionLimits
 from auricle.settings import Settings
@@ -47,6 +48,16 @@ def create_app(settings: Settings) -> FastAPI:
         ),
         max_sessions=settings.max_sessions,
         max_lag_s=settings.max_lag_s,
+        recordings=RecordingTranscriber(
+            models,
+            RecordingLimits(
+                processes=settings.file_processes,
+                max_waiting=settings.max_waiting_files,
+                max_recording_s=settings.max_file_s,
+                block_timeout_s=settings.decode_timeout_s,
+            ),
+        ),
+        max_file_bytes=settings.max_file_bytes,
         dialects={"ga": GaDialect(models), "beta": BetaDialect(models)},
     )
 
@@ -60,6 +71,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.server = state
     app.include_router(realtime.router)
+    app.include_router(transcriptions.router)
     app.include_router(service.keyed_router)
     app.include_router(service.router)
     answer_errors(app)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -36,10 +38,15 @@ def answer_errors(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _on_bug)
 
 
+def error_body(error: AuricleError) -> dict[str, Any]:
+    """An error in the envelope."""
+    body = ErrorBody(message=error.message, type=error.type, param=error.param, code=error.code)
+    return ErrorResponse(error=body).model_dump()
+
+
 def error_response(error: AuricleError, headers: dict[str, str] | None = None) -> JSONResponse:
     """The answer to a request that failed."""
-    body = ErrorResponse(error=ErrorBody(message=error.message, type=error.type, param=error.param, code=error.code))
-    return JSONResponse(body.model_dump(), error.status, headers)
+    return JSONResponse(error_body(error), error.status, headers)
 
 
 async def _on_auricle_error(request: Request, error: Exception) -> JSONResponse:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 from fastapi import Depends, Request, Response
 from fastapi.routing import APIRoute
 from pydantic_core import from_json
-from starlette.datastructures import Headers
+from starlette.datastructures import FormData, Headers
 from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
 
 from auricle.errors import ClientError
 from auricle.http.state import ServerState
@@ -71,6 +73,35 @@ class _StrictRequest(Request):
             return from_json(await self.body(), allow_inf_nan=False)
         except ValueError as error:
             raise json.JSONDecodeError(str(error), "", 0) from None
+
+
+@asynccontextmanager
+async def read_form(request: Request, max_bytes: int) -> AsyncIterator[FormData]:
+    """The parts of a form, their files on disk where they are large; they are gone when the block ends.
+
+    Raises ClientError: it is no form of parts, broken, or larger than `max_bytes` (status 413).
+    """
+    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+        message = "The request body must be a form, sent with 'Content-Type: multipart/form-data'."
+        raise ClientError("invalid_type", message)
+    parser = MultiPartParser(request.headers, _limited(request.stream(), max_bytes), max_files=1, max_fields=1000)
+    try:
+        form = await parser.parse()
+    except (MultiPartException, KeyError) as error:  # KeyError: the header names no boundary
+        raise ClientError("invalid_type", f"The form can't be read: {error}") from None
+    try:
+        yield form
+    finally:
+        await form.close()
+
+
+async def _limited(chunks: AsyncIterator[bytes], max_bytes: int) -> AsyncGenerator[bytes, None]:
+    size = 0
+    async for chunk in chunks:
+        size += len(chunk)
+        if size > max_bytes:
+            raise ClientError(None, f"Maximum content size limit ({max_bytes}) exceeded.", status=413)
+        yield chunk
 
 
 class KeyedRoute(APIRoute):

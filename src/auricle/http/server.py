@@ -85,6 +85,7 @@ class Server(uvicorn.Server):
             await self._state.scheduler.start()
             await super().serve(sockets)
         finally:
+            self._state.recordings.stop()
             await self._state.scheduler.stop()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

@@ -11,6 +11,7 @@ from auricle.errors import Unavailable
 from auricle.http.auth import Authenticator
 from auricle.protocol.config import ModelDirectory
 from auricle.protocol.dialect import Dialect, DialectName
+from auricle.recordings import RecordingTranscriber
 from auricle.scheduler import BatchScheduler
 from auricle.session.session import SessionLimits
 
@@ -28,6 +29,9 @@ class ServerState:
     max_lag_s: float
     """Longest wait for decoding at which others may join."""
     dialects: Mapping[DialectName, Dialect]
+    recordings: RecordingTranscriber
+    max_file_bytes: int
+    """The largest recording that is taken in one request."""
     connections: set[Connection] = field(default_factory=set)
     is_draining: bool = False
 

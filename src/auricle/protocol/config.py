@@ -16,7 +16,7 @@ from pydantic_core import PydanticCustomError
 
 from auricle.audio.formats import AudioFormat
 from auricle.errors import ClientError
-from auricle.protocol.validation import one_of
+from auricle.protocol.validation import joined_path, one_of
 
 LOGPROBS: Literal["item.input_audio_transcription.logprobs"] = "item.input_audio_transcription.logprobs"
 
@@ -201,12 +201,12 @@ class ModelDirectory:
             raise ClientError(
                 "invalid_value",
                 f"Invalid value: '{name}'. Supported values are: {one_of(self.names)}.",
-                f"{param}.model",
+                joined_path(param, "model"),
             )
         if transcription.language is not None and not _speaks(model, transcription.language):
-            raise _unspoken(model, transcription.language, f"{param}.language")
+            raise _unspoken(model, transcription.language, joined_path(param, "language"))
         if transcription.languages and not any(_speaks(model, language) for language in transcription.languages):
-            raise _unspoken(model, ", ".join(transcription.languages), f"{param}.languages")
+            raise _unspoken(model, ", ".join(transcription.languages), joined_path(param, "languages"))
         return transcription.model_copy(update={"model": name})
 
 

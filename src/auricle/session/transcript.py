@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import replace
 
 from auricle.audio.formats import SAMPLE_RATE
@@ -67,7 +67,7 @@ def log_probabilities(tokens: Sequence[Token]) -> list[LogProb]:
     return [LogProb(token=t.text, logprob=t.logprob, bytes=list(t.text.encode())) for t in tokens]
 
 
-def usage(options: Transcription, audio_samples: int, tokens: Sequence[Token]) -> TokenUsage | DurationUsage:
+def usage(options: Transcription, audio_samples: int, tokens: Sized) -> TokenUsage | DurationUsage:
     """What an item cost, in the unit that OpenAI has for the model's name: tokens for the gpt-4o family, else seconds.
 
     Text tokens of a prompt are counted in words, since the tokenizer meant by the name is not ours.

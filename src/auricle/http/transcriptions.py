@@ -1,0 +1,307 @@
+"""`POST /v1/audio/transcriptions`: a whole recording to text, as OpenAI's API has it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import zlib
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping, Sequence
+from contextlib import aclosing
+from typing import Annotated, Any, Literal, TypeVar
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter
+from pydantic_core import from_json
+from starlette.datastructures import FormData, UploadFile
+
+from auricle.audio.formats import SAMPLE_RATE
+from auricle.errors import AuricleError, ClientError
+from auricle.http.errors import error_body
+from auricle.http.requests import KeyedRoute, State, read_form
+from auricle.protocol.config import MAX_PROMPT_LENGTH, ServerVad, Setting, Transcription
+from auricle.protocol.validation import validated
+from auricle.recordings import Heard, Recording
+from auricle.session.transcript import usage
+from auricle.subtitles import srt, vtt
+from auricle.transcribe import DEFAULT_TURN_DETECTION, Segment
+
+router = APIRouter(route_class=KeyedRoute)
+
+R = TypeVar("R")
+Pieces = AsyncGenerator[Segment | Heard, None]
+
+_LANGUAGE_NAMES = {"en": "english"}
+"""What `verbose_json` calls languages. Those that are not here go by their code."""
+
+
+def _chunking(value: object) -> object:
+    """`auto` and nothing mean our own way; a settings object may come as JSON."""
+    if value in (None, "auto"):
+        return DEFAULT_TURN_DETECTION
+    return _parsed(value) if isinstance(value, str) else value
+
+
+class TranscriptionRequest(Setting):
+    """The form's fields besides the file. Numbers and booleans come as text."""
+
+    model_config = ConfigDict(strict=False, extra="ignore")
+
+    model: str = Field("", max_length=256, description="Empty: the server's default model")
+    language: str | None = Field(None, max_length=256, description="ISO 639-1, such as `en`")
+    languages: list[str] | None = Field(None, min_length=1, max_length=100)
+    prompt: str | None = Field(None, max_length=MAX_PROMPT_LENGTH)
+    keywords: list[str] | None = None
+    response_format: Literal["json", "text", "srt", "verbose_json", "vtt"] = "json"
+    temperature: float = Field(0, ge=0, le=1, description="Without effect: the likeliest text is taken")
+    timestamp_granularities: list[Literal["word", "segment"]] | None = None
+    include: list[Literal["logprobs"]] | None = None
+    stream: bool = False
+    chunking_strategy: Annotated[ServerVad, BeforeValidator(_chunking)] = DEFAULT_TURN_DETECTION
+
+    def transcription(self) -> Transcription:
+        """What the engine is told. Raises ClientError."""
+        names = ("model", "language", "languages", "prompt", "keywords")
+        return validated(TypeAdapter(Transcription), {name: getattr(self, name) for name in names})
+
+
+_REQUEST = TypeAdapter(TranscriptionRequest)
+_FORM_SCHEMA = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {
+                        "file": {"type": "string", "format": "binary"},
+                        "model": {"type": "string"},
+                        "language": {"type": "string"},
+                        "languages[]": {"type": "array", "items": {"type": "string"}},
+                        "prompt": {"type": "string"},
+                        "keywords[]": {"type": "array", "items": {"type": "string"}},
+                        "response_format": {"enum": ["json", "text", "srt", "verbose_json", "vtt"]},
+                        "temperature": {"type": "number", "minimum": 0, "maximum": 1},
+                        "timestamp_granularities[]": {"type": "array", "items": {"enum": ["word", "segment"]}},
+                        "include[]": {"type": "array", "items": {"enum": ["logprobs"]}},
+                        "stream": {"type": "boolean"},
+                        "chunking_strategy": {"type": "string"},
+                    },
+                }
+            }
+        },
+    }
+}
+
+
+@router.post(
+    "/v1/audio/transcriptions",
+    tags=["Audio"],
+    openapi_extra=_FORM_SCHEMA,
+    response_class=Response,
+    responses={200: {"content": {"application/json": {}, "text/plain": {}, "text/vtt": {}, "text/event-stream": {}}}},
+)
+async def create_transcription(state: State, request: Request) -> Response:
+    """Turn a recording of any format into text."""
+    async with read_form(request, state.max_file_bytes) as form:
+        file = form.get("file")
+        if not isinstance(file, UploadFile):
+            message = "Missing required parameter: 'file', a part of the form with a filename."
+            raise ClientError("missing_required_parameter", message, "file")
+        wanted = validated(_REQUEST, _fields(form))
+        options = state.models.resolve(wanted.transcription(), "")
+        _check(wanted, options)
+        pieces = state.recordings.transcribe(file.file, Recording(options, wanted.chunking_strategy))
+        if wanted.stream:
+            return await _stream(pieces, wanted, options)
+        segments, seconds = await _unless_gone(request, _collect(pieces))
+    return _answer(segments, seconds, wanted, options)
+
+
+# What is asked for
+
+
+def _fields(form: FormData) -> dict[str, Any]:
+    """The form's text fields: `name[]` and the names of lists gather values, `name[key]` is a field of an object."""
+    fields: dict[str, Any] = {}
+    for key, value in form.multi_items():
+        if isinstance(value, UploadFile) or not value:
+            continue
+        name, bracket, inner = key.partition("[")
+        inner = inner.removesuffix("]")
+        if inner:
+            fields[name] = {**(fields[name] if isinstance(fields.get(name), dict) else {}), inner: _parsed(value)}
+        elif bracket or name in _LISTS:
+            fields[name] = [*(fields[name] if isinstance(fields.get(name), list) else ()), value]
+        else:
+            fields[name] = value
+    return fields
+
+
+_LISTS = frozenset({"languages", "keywords", "include", "timestamp_granularities"})
+
+
+def _parsed(text: str) -> object:
+    """A number, boolean or object in JSON; any other text as it is."""
+    try:
+        return from_json(text, allow_inf_nan=False)
+    except ValueError:
+        return text
+
+
+def _check(wanted: TranscriptionRequest, options: Transcription) -> None:
+    """Raises ClientError: fields contradict each other, or ask for what the model can't give."""
+    if wanted.stream and wanted.response_format not in ("json", "text"):
+        raise _contradiction("stream", "'stream' goes with the response formats 'json' and 'text'", wanted)
+    if wanted.include and wanted.response_format != "json":
+        raise _contradiction("include", "'include' goes with the response format 'json'", wanted)
+    if wanted.timestamp_granularities:
+        if wanted.response_format != "verbose_json":
+            message = "'timestamp_granularities' goes with the response format 'verbose_json'"
+            raise _contradiction("timestamp_granularities", message, wanted)
+        if "word" in wanted.timestamp_granularities:
+            message = f"The model '{options.model}' gives no times of words. Supported values are: 'segment'."
+            raise ClientError("invalid_value", message, "timestamp_granularities")
+
+
+def _contradiction(param: str, message: str, wanted: TranscriptionRequest) -> ClientError:
+    return ClientError("invalid_value", f"{message}, not with '{wanted.response_format}'.", param)
+
+
+# What is answered
+
+
+async def _collect(pieces: Pieces) -> tuple[list[Segment], float]:
+    """All segments of a recording, and its length in seconds."""
+    segments, seconds = list[Segment](), 0.0
+    async with aclosing(pieces):
+        async for piece in pieces:
+            if isinstance(piece, Segment):
+                segments.append(piece)
+            else:
+                seconds = piece.seconds
+    return segments, seconds
+
+
+async def _unless_gone(request: Request, work: Coroutine[Any, Any, R]) -> R:
+    """The result of `work`, which is given up when the client leaves. Nobody reads the answer then."""
+    task = asyncio.create_task(work)
+    gone = asyncio.create_task(_client_leaves(request))
+    try:
+        await asyncio.wait([task, gone], return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientError(None, "The client closed the request.", status=499)
+        return task.result()
+    finally:
+        gone.cancel()
+        task.cancel()
+
+
+async def _client_leaves(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _text(segments: Sequence[Segment]) -> str:
+    return " ".join(segment.text for segment in segments)
+
+
+def _usage(segments: Sequence[Segment], seconds: float, options: Transcription) -> dict[str, Any]:
+    tokens = [token for segment in segments for token in segment.tokens]
+    return usage(options, round(seconds * SAMPLE_RATE), tokens).model_dump()
+
+
+def _answer(
+    segments: Sequence[Segment], seconds: float, wanted: TranscriptionRequest, options: Transcription
+) -> Response:
+    match wanted.response_format:
+        case "text":
+            return PlainTextResponse(_text(segments) + "\n")
+        case "srt":
+            return PlainTextResponse(srt(segments))
+        case "vtt":
+            return Response(vtt(segments), media_type="text/vtt")
+        case "verbose_json":
+            return JSONResponse(_verbose(segments, seconds, options))
+    body: dict[str, Any] = {"text": _text(segments)}
+    if wanted.include:
+        body["logprobs"] = [token.model_dump() for segment in segments for token in segment.tokens]
+    return JSONResponse(body | {"usage": _usage(segments, seconds, options)})
+
+
+def _verbose(segments: Sequence[Segment], seconds: float, options: Transcription) -> dict[str, Any]:
+    language = options.language or "en"
+    return {
+        "task": "transcribe",
+        "language": _LANGUAGE_NAMES.get(language, language),
+        "duration": round(seconds, 3),
+        "text": _text(segments),
+        "segments": [_verbose_segment(number, segment) for number, segment in enumerate(segments)],
+        "usage": {"type": "duration", "seconds": math.ceil(seconds)},
+    }
+
+
+def _verbose_segment(number: int, segment: Segment) -> dict[str, Any]:
+    """A segment with Whisper's fields. `tokens` are a tokenizer's own numbers, which mean nothing to others."""
+    text = segment.text.encode()
+    return {
+        "id": number,
+        "seek": 0,
+        "start": round(segment.start_s, 3),
+        "end": round(segment.end_s, 3),
+        "text": segment.text,
+        "tokens": [],
+        "temperature": 0.0,
+        "avg_logprob": sum(token.logprob for token in segment.tokens) / max(len(segment.tokens), 1),
+        "compression_ratio": len(text) / len(zlib.compress(text)),  # as Whisper's authors compute it
+        "no_speech_prob": 0.0,  # nothing else is decoded
+    }
+
+
+async def _stream(pieces: Pieces, wanted: TranscriptionRequest, options: Transcription) -> Response:
+    """Server-sent events. What is wrong before the first of them is still an answer of its own."""
+    first = await anext(pieces)
+
+    async def events() -> AsyncIterator[str]:
+        segments, seconds = list[Segment](), 0.0
+        try:
+            async with aclosing(pieces):
+                async for piece in _chained(first, pieces):
+                    if isinstance(piece, Heard):
+                        seconds = piece.seconds
+                        continue
+                    yield _event(_delta(piece, wanted, is_first=not segments))
+                    segments.append(piece)
+            yield _event(_done(segments, seconds, wanted, options))
+        except AuricleError as error:
+            yield "event: error\n" + _event(error_body(error))
+
+    return StreamingResponse(events(), media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+
+
+async def _chained(first: Segment | Heard, rest: Pieces) -> AsyncIterator[Segment | Heard]:
+    yield first
+    async for piece in rest:
+        yield piece
+
+
+def _event(body: Mapping[str, Any]) -> str:
+    return f"data: {json.dumps(body, ensure_ascii=False)}\n\n"
+
+
+def _delta(segment: Segment, wanted: TranscriptionRequest, *, is_first: bool) -> dict[str, Any]:
+    body: dict[str, Any] = {"type": "transcript.text.delta", "delta": segment.text if is_first else " " + segment.text}
+    if wanted.include:
+        body["logprobs"] = [token.model_dump() for token in segment.tokens]
+    return body
+
+
+def _done(
+    segments: Sequence[Segment], seconds: float, wanted: TranscriptionRequest, options: Transcription
+) -> dict[str, Any]:
+    body: dict[str, Any] = {"type": "transcript.text.done", "text": _text(segments)}
+    if wanted.include:
+        body["logprobs"] = [token.model_dump() for segment in segments for token in segment.tokens]
+    return body | {"usage": _usage(segments, seconds, options)}
