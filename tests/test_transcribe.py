@@ -83,7 +83,7 @@ def test_a_turn_that_the_end_cuts_is_transcribed() -> None:
 
 
 def test_two_turns_share_no_audio() -> None:
-    first, second = fake(loud(1.6), silence(0.64), loud(1.6), silence(3.2))
+    first, second = fake(loud(1.6), silence(1.28), loud(1.6), silence(3.2))
     assert first.end_s <= second.start_s
 
 

@@ -13,18 +13,16 @@ from auricle.audio.formats import SAMPLE_RATE, WINDOW_SAMPLES, Samples
 from auricle.engines.base import Decode, DetectSpeech, Engine, SpeechDetector
 from auricle.ids import new_id
 from auricle.protocol.config import LOGPROBS, ServerVad, SessionConfig, Transcription
-from auricle.protocol.events import LogProb, SpeechStopped, TranscriptionCompleted
+from auricle.protocol.events import LogProb, TranscriptionDelta
 from auricle.session.session import Output, Session, SessionLimits
 
-DEFAULT_TURN_DETECTION = ServerVad(silence_duration_ms=500)
-"""Where a recording is cut into segments."""
-_LAST_WINDOW: Samples = np.zeros(WINDOW_SAMPLES, np.float32)
-"""Silence after a recording, so that it is heard to its last sample."""
+DEFAULT_TURN_DETECTION = ServerVad(silence_duration_ms=1000)
+"""Where a recording is cut into segments. Nobody waits for the end of a turn, and longer ones have fewer errors."""
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A turn and its text; times in seconds since the recording's beginning."""
+    """A stretch of speech and its text; times in seconds since the recording's beginning."""
 
     start_s: float
     """Where its first speech begins."""
@@ -48,8 +46,10 @@ def transcribe(
     )
     session = Session(new_id("sess"), 0, config, SessionLimits(), new_id, is_live=False)
     driver = _Driver(session, detector, engine, turn_detection.threshold)
+    # The last turn ends as the others do: speech that breaks off has more errors.
+    last_silence = np.zeros(turn_detection.silence_duration_ms * SAMPLE_RATE // 1000 + 2 * WINDOW_SAMPLES, np.float32)
     try:
-        for block in chain(blocks, [_LAST_WINDOW]):
+        for block in chain(blocks, [last_silence]):
             yield from driver.perform(session.receive_audio(block))
         yield from driver.perform(session.end_turn())
     finally:
@@ -57,7 +57,7 @@ def transcribe(
 
 
 class _Driver:
-    """Does a session's jobs at once, decoding in batches of what a block of audio brought."""
+    """Does a session's jobs at once."""
 
     def __init__(self, session: Session, detector: SpeechDetector, engine: Engine, threshold: float) -> None:
         """A window is speech if its probability is at least `threshold`."""
@@ -65,46 +65,46 @@ class _Driver:
         self._detector = detector
         self._engine = engine
         self._threshold = threshold
-        self._heard_s = 0.0
-        self._spoken_s: deque[float] = deque()
-        """Where the windows with speech end that belong to no turn that has ended."""
-        self._times_s: dict[str, tuple[float, float]] = {}
-        """When the speech of each item that has no text yet begins and ends."""
+        self._heard = 0
+        """Up to where speech detection has come, in samples."""
+        self._spoken: deque[int] = deque()
+        """Where the windows with speech begin that are still to be decoded."""
 
     def perform(self, outputs: Sequence[Output]) -> Iterator[Segment]:
-        """Carry out what the session returned and all that follows from it."""
-        decodings: list[Decode] = []
-        while outputs:
-            following: list[Output] = []
-            for output in outputs:
-                match output:
-                    case DetectSpeech():
-                        following += self._session.receive_speech(self._detect(output))
-                    case Decode():
-                        decodings.append(output)
-                    case SpeechStopped():
-                        self._times_s[output.item_id] = self._take_spoken(output.audio_end_ms / 1000)
-                    case TranscriptionCompleted():
-                        times_s = self._times_s.pop(output.item_id)
-                        if output.transcript:
-                            yield Segment(*times_s, output.transcript, tuple(output.logprobs or ()))
-            if not following and decodings:
-                for job, hypothesis in zip(decodings, self._engine.decode(decodings), strict=True):
-                    following += self._session.receive_hypothesis(job.stream_id, hypothesis)
-                decodings = []
-            outputs = following
+        """Carry out what the session returned and all that follows from it.
+
+        Speech is decoded before more is heard: what was said before is then known when the next turn is decoded.
+        """
+        waiting = deque(outputs)
+        while waiting:
+            match output := waiting.popleft():
+                case DetectSpeech():
+                    waiting.extend(self._session.receive_speech(self._detect(output)))
+                case Decode():
+                    (hypothesis,) = self._engine.decode([output])
+                    following = self._session.receive_hypothesis(output.stream_id, hypothesis)
+                    waiting.extendleft(reversed(following))
+                    start_s, end_s = self._take_spoken(output)
+                    # Nothing is told of a session that is not live but whole stretches, when they are decoded.
+                    for event in following:
+                        if isinstance(event, TranscriptionDelta):
+                            yield Segment(start_s, end_s, event.delta.strip(), tuple(event.logprobs or ()))
 
     def _detect(self, job: DetectSpeech) -> list[float]:
         probabilities = self._detector.detect([job])[0]
         for probability in probabilities:
-            self._heard_s += WINDOW_SAMPLES / SAMPLE_RATE
             if probability >= self._threshold:
-                self._spoken_s.append(self._heard_s)
+                self._spoken.append(self._heard)
+            self._heard += WINDOW_SAMPLES
         return probabilities
 
-    def _take_spoken(self, end_s: float) -> tuple[float, float]:
-        """When the speech of the turn that ends at `end_s` begins and ends."""
-        first_s = last_s = self._spoken_s.popleft()
-        while self._spoken_s and self._spoken_s[0] <= end_s:
-            last_s = self._spoken_s.popleft()
-        return first_s - WINDOW_SAMPLES / SAMPLE_RATE, last_s
+    def _take_spoken(self, job: Decode) -> tuple[float, float]:
+        """When the speech of a stretch begins and ends, without the margins that it is decoded with, in seconds."""
+        start, end = job.start, job.start + job.samples.size
+        windows = []
+        while self._spoken and self._spoken[0] < end:
+            if (window := self._spoken.popleft()) + WINDOW_SAMPLES > start:
+                windows.append(window)
+        if windows:
+            start, end = max(windows[0], start), min(windows[-1] + WINDOW_SAMPLES, end)
+        return start / SAMPLE_RATE, end / SAMPLE_RATE

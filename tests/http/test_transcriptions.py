@@ -20,9 +20,10 @@ from clips import silence, two_cities
 from conftest import RunningServer
 from openai import OpenAI
 from openai.types.audio import TranscriptionTextDeltaEvent, TranscriptionTextDoneEvent
-from words import TWO_CITIES, said
+from words import said
 
 from auricle.audio.formats import SAMPLE_RATE, Samples
+from auricle.bench.corpus import TWO_CITIES
 
 MODEL = "moonshine/tiny-en"
 
@@ -168,7 +169,7 @@ def test_settings_of_turn_detection_cut_the_segments(client: OpenAI) -> None:
         )
         return len(answer.segments or ())
 
-    assert count(type="server_vad", silence_duration_ms=3000) < count() <= count(type="server_vad")
+    assert count(type="server_vad", silence_duration_ms=3000) <= count() < count(type="server_vad")
 
 
 def test_hints_reach_the_engine(client: OpenAI) -> None:

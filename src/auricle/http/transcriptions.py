@@ -21,6 +21,7 @@ from auricle.errors import AuricleError, ClientError
 from auricle.http.errors import error_body
 from auricle.http.requests import KeyedRoute, State, read_form
 from auricle.protocol.config import MAX_PROMPT_LENGTH, ServerVad, Setting, Transcription
+from auricle.protocol.events import LogProb
 from auricle.protocol.validation import validated
 from auricle.recordings import Heard, Recording
 from auricle.session.transcript import usage
@@ -208,9 +209,22 @@ def _text(segments: Sequence[Segment]) -> str:
     return " ".join(segment.text for segment in segments)
 
 
+def _tokens(segments: Sequence[Segment]) -> list[LogProb]:
+    """The tokens of a text: those of its segments, with a space between."""
+    tokens = list[LogProb]()
+    for segment in segments:
+        for index, token in enumerate(segment.tokens):
+            text = token.token if index else " " * bool(tokens) + token.token.lstrip()
+            tokens.append(token if text == token.token else _renamed(token, text))
+    return tokens
+
+
+def _renamed(token: LogProb, text: str) -> LogProb:
+    return LogProb(token=text, logprob=token.logprob, bytes=list(text.encode()))
+
+
 def _usage(segments: Sequence[Segment], seconds: float, options: Transcription) -> dict[str, Any]:
-    tokens = [token for segment in segments for token in segment.tokens]
-    return usage(options, round(seconds * SAMPLE_RATE), tokens).model_dump()
+    return usage(options, round(seconds * SAMPLE_RATE), _tokens(segments)).model_dump()
 
 
 def _answer(
@@ -227,7 +241,7 @@ def _answer(
             return JSONResponse(_verbose(segments, seconds, options))
     body: dict[str, Any] = {"text": _text(segments)}
     if wanted.include:
-        body["logprobs"] = [token.model_dump() for segment in segments for token in segment.tokens]
+        body["logprobs"] = [token.model_dump() for token in _tokens(segments)]
     return JSONResponse(body | {"usage": _usage(segments, seconds, options)})
 
 
@@ -272,8 +286,8 @@ async def _stream(pieces: Pieces, wanted: TranscriptionRequest, options: Transcr
                     if isinstance(piece, Heard):
                         seconds = piece.seconds
                         continue
-                    yield _event(_delta(piece, wanted, is_first=not segments))
                     segments.append(piece)
+                    yield _event(_delta(segments, wanted))
             yield _event(_done(segments, seconds, wanted, options))
         except AuricleError as error:
             yield "event: error\n" + _event(error_body(error))
@@ -291,10 +305,12 @@ def _event(body: Mapping[str, Any]) -> str:
     return f"data: {json.dumps(body, ensure_ascii=False)}\n\n"
 
 
-def _delta(segment: Segment, wanted: TranscriptionRequest, *, is_first: bool) -> dict[str, Any]:
-    body: dict[str, Any] = {"type": "transcript.text.delta", "delta": segment.text if is_first else " " + segment.text}
+def _delta(segments: Sequence[Segment], wanted: TranscriptionRequest) -> dict[str, Any]:
+    """What the last segment adds."""
+    body: dict[str, Any] = {"type": "transcript.text.delta", "delta": " " * (len(segments) > 1) + segments[-1].text}
     if wanted.include:
-        body["logprobs"] = [token.model_dump() for token in segment.tokens]
+        own = len(segments[-1].tokens)
+        body["logprobs"] = [token.model_dump() for token in _tokens(segments[-2:])[-own:]]
     return body
 
 
@@ -303,5 +319,5 @@ def _done(
 ) -> dict[str, Any]:
     body: dict[str, Any] = {"type": "transcript.text.done", "text": _text(segments)}
     if wanted.include:
-        body["logprobs"] = [token.model_dump() for segment in segments for token in segment.tokens]
+        body["logprobs"] = [token.model_dump() for token in _tokens(segments)]
     return body | {"usage": _usage(segments, seconds, options)}

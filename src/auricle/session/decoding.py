@@ -198,7 +198,7 @@ class ItemDecoding:
             self._context = self._recent.context(options, piece.start)
         context = self._context if piece.size <= MAX_SPEECH_SAMPLES else None
         samples = self.read(piece.start, piece.end)
-        job = Decode(item_id, options, samples, stage, self._pieces_done, self._settled, context)
+        job = Decode(item_id, options, samples, stage, self._pieces_done, self._settled, piece.start, context)
         self._asked = job, piece
         cadence = CADENCES[options.delay or DEFAULT_DELAY]
         self._next_end = piece.end + cadence.next_samples(piece.size, is_first=is_first)

@@ -70,6 +70,8 @@ class Decode:
     """Which stretch of the item it is."""
     settled: str = ""
     """Its text as far as it was told: what is found continues that."""
+    start: int = 0
+    """Position of its first sample in the session."""
     context: Context | None = None
     """What the same person said before, to be heard first. No text is wanted of it."""
 
