@@ -29,6 +29,14 @@ fi
 """
 
 
+_APT_GET = """#!/bin/sh
+echo "apt-get $*" >>"$LOG"
+printf '#!/bin/sh\\n' >"${0%/*}/chromium"
+chmod +x "${0%/*}/chromium"
+"""
+"""Installs an empty browser beside itself."""
+
+
 class Clone:
     """A copy of what the scripts read, in a folder with a space in its name."""
 
@@ -139,7 +147,19 @@ def test_a_python_that_is_old_or_missing_is_told(clone: Clone, version: str | No
     assert not (clone.root / ".venv").exists()
 
 
-def test_ci_runs_check_and_test_and_nothing_else(clone: Clone):
+def test_ci_installs_the_browser_and_runs_check_and_test_and_nothing_else(clone: Clone):
+    clone.add("apt-get", _APT_GET)
     assert clone.run(".ci/run").returncode == 0
+    assert [line.split()[1] for line in clone.logged if line.startswith("apt-get")] == ["update", "install"]
     tools = [line.split()[2] for line in clone.logged if line.startswith("python -m")]
     assert tools == ["ruff", "ruff", "mypy", "pytest"]
+    assert clone.run(".ci/run").returncode == 0
+    assert not any(line.startswith("apt-get") for line in clone.logged)
+
+
+def test_without_a_browser_the_tests_try_to_fetch_one(clone: Clone):
+    assert clone.run("scripts/test").returncode == 0
+    assert [line for line in clone.logged if line.startswith("python -m")] == [
+        "python -m playwright install chromium-headless-shell",
+        "python -m pytest",
+    ]
