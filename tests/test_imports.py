@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engines.registry": {"engines", "protocol.config", "settings"},
     # A transport moves text; it knows neither the session nor the connection that uses it.
     "transports": {"transports", "audio", "errors", "protocol"},
-    "http": {*LAYERS, *SERVER, "errors", "ids", "settings", "transcribe", "subtitles", ""},
+    "http": {*LAYERS, *SERVER, "errors", "ids", "settings", "transcribe", "transcript_formats", ""},
     "settings": set(),
     "errors": set(),
     "ids": set(),
@@ -53,7 +53,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "scheduler": {"engines", "session.jobs", "worker"},
     "connection": {"errors", "protocol", "session", "scheduler", "transports"},
     "transcribe": {"audio", "engines", "ids", "protocol", "session"},
-    "subtitles": {"transcribe"},
+    "transcript_formats": {"transcribe"},
     "recordings": {"audio", "engines", "errors", "protocol", "transcribe"},
     "explain": {"audio", "engines", "errors", "ids", "protocol", "session"},
 }

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
-import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from typing import Annotated, Any, Literal, TypeVar
@@ -25,16 +23,13 @@ from auricle.protocol.events import LogProb
 from auricle.protocol.validation import validated
 from auricle.recordings import Heard, Recording
 from auricle.session.transcript import usage
-from auricle.subtitles import srt, vtt
 from auricle.transcribe import DEFAULT_TURN_DETECTION, Segment
+from auricle.transcript_formats import plain, srt, verbose_json, vtt
 
 router = APIRouter(route_class=KeyedRoute)
 
 R = TypeVar("R")
 Pieces = AsyncGenerator[Segment | Heard, None]
-
-_LANGUAGE_NAMES = {"en": "english"}
-"""What `verbose_json` calls languages. Those that are not here go by their code."""
 
 
 def _chunking(value: object) -> object:
@@ -205,10 +200,6 @@ async def _client_leaves(request: Request) -> None:
         pass
 
 
-def _text(segments: Sequence[Segment]) -> str:
-    return " ".join(segment.text for segment in segments)
-
-
 def _tokens(segments: Sequence[Segment]) -> list[LogProb]:
     """The tokens of a text: those of its segments, with a space between."""
     tokens = list[LogProb]()
@@ -232,46 +223,17 @@ def _answer(
 ) -> Response:
     match wanted.response_format:
         case "text":
-            return PlainTextResponse(_text(segments) + "\n")
+            return PlainTextResponse(plain(segments) + "\n")
         case "srt":
             return PlainTextResponse(srt(segments))
         case "vtt":
             return Response(vtt(segments), media_type="text/vtt")
         case "verbose_json":
-            return JSONResponse(_verbose(segments, seconds, options))
-    body: dict[str, Any] = {"text": _text(segments)}
+            return JSONResponse(verbose_json(segments, seconds, options.language or "en"))
+    body: dict[str, Any] = {"text": plain(segments)}
     if wanted.include:
         body["logprobs"] = [token.model_dump() for token in _tokens(segments)]
     return JSONResponse(body | {"usage": _usage(segments, seconds, options)})
-
-
-def _verbose(segments: Sequence[Segment], seconds: float, options: Transcription) -> dict[str, Any]:
-    language = options.language or "en"
-    return {
-        "task": "transcribe",
-        "language": _LANGUAGE_NAMES.get(language, language),
-        "duration": round(seconds, 3),
-        "text": _text(segments),
-        "segments": [_verbose_segment(number, segment) for number, segment in enumerate(segments)],
-        "usage": {"type": "duration", "seconds": math.ceil(seconds)},
-    }
-
-
-def _verbose_segment(number: int, segment: Segment) -> dict[str, Any]:
-    """A segment with Whisper's fields. `tokens` are a tokenizer's own numbers, which mean nothing to others."""
-    text = segment.text.encode()
-    return {
-        "id": number,
-        "seek": 0,
-        "start": round(segment.start_s, 3),
-        "end": round(segment.end_s, 3),
-        "text": segment.text,
-        "tokens": [],
-        "temperature": 0.0,
-        "avg_logprob": sum(token.logprob for token in segment.tokens) / max(len(segment.tokens), 1),
-        "compression_ratio": len(text) / len(zlib.compress(text)),  # as Whisper's authors compute it
-        "no_speech_prob": 0.0,  # nothing else is decoded
-    }
 
 
 async def _stream(pieces: Pieces, wanted: TranscriptionRequest, options: Transcription) -> Response:
@@ -317,7 +279,7 @@ def _delta(segments: Sequence[Segment], wanted: TranscriptionRequest) -> dict[st
 def _done(
     segments: Sequence[Segment], seconds: float, wanted: TranscriptionRequest, options: Transcription
 ) -> dict[str, Any]:
-    body: dict[str, Any] = {"type": "transcript.text.done", "text": _text(segments)}
+    body: dict[str, Any] = {"type": "transcript.text.done", "text": plain(segments)}
     if wanted.include:
         body["logprobs"] = [token.model_dump() for token in _tokens(segments)]
     return body | {"usage": _usage(segments, seconds, options)}

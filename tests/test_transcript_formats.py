@@ -1,11 +1,11 @@
-"""Segments as subtitles."""
+"""A recording's segments in each format."""
 
 from __future__ import annotations
 
 from itertools import pairwise
 
-from auricle.subtitles import LINE_LENGTH, srt, vtt
 from auricle.transcribe import Segment
+from auricle.transcript_formats import LINE_LENGTH, srt, vtt
 
 SEGMENTS = [Segment(0.0, 1.5, "Yes & no, a < b.", ()), Segment(3661.0004, 3662.9996, "And so on.", ())]
 
