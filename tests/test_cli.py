@@ -92,7 +92,7 @@ def test_version_is_the_packages():
 
 @pytest.mark.parametrize(
     ("arguments", "told"),
-    [(["nonsense"], "nonsense"), (["serve", "--port", "x"], "--port"), (["transcribe"], "files")],
+    [(["nonsense"], "nonsense"), (["serve", "--port", "x"], "--port"), (["transcribe"], "recordings")],
 )
 def test_wrong_usage_is_one_line(arguments: list[str], told: str):
     result = auricle(*arguments)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from pydantic import ValidationError
@@ -28,8 +29,8 @@ from auricle.errors import AuricleError
 from auricle.protocol.config import DEFAULT_DELAY, ModelDirectory, SessionConfig, Transcription
 from auricle.settings import Settings
 
-Transcribe = Callable[[Path], Iterable[str]]
-"""A file to its texts, turn by turn."""
+if TYPE_CHECKING:
+    from auricle.transcribe_command import Source
 
 app = typer.Typer(
     help="Realtime speech-to-text for clients of OpenAI's Realtime transcription API.",
@@ -66,8 +67,12 @@ def main() -> None:
 
 
 def _fail(error: Exception, status: int) -> NoReturn:
-    err.print(f"[red]Error:[/red] {escape(_one_line(error))}", highlight=False, soft_wrap=True)
+    _tell(_one_line(error))
     sys.exit(status)
+
+
+def _tell(problem: str) -> None:
+    err.print(f"[red]Error:[/red] {escape(problem)}", highlight=False, soft_wrap=True)
 
 
 def _one_line(error: Exception) -> str:
@@ -143,7 +148,16 @@ def _print_example(key: str, base_url: str) -> None:
 
 @app.command()
 def transcribe(
-    files: Annotated[list[Path], typer.Argument(help="Recordings, in any format that ffmpeg reads.")],
+    recordings: Annotated[
+        list[str],
+        typer.Argument(help="Files in any format that ffmpeg reads, folders, patterns in quotes, URLs, - for stdin."),
+    ],
+    format: Annotated[str, typer.Option(help="txt, srt, vtt or json.")] = "txt",
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for a file of text each. Those that are there are not made again.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Make them again.")] = False,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Recordings at a time. [default: one for each core]")] = None,
     model: Annotated[str | None, typer.Option(help="Model to use.")] = None,
     language: Annotated[str | None, typer.Option(help="Language that is spoken, ISO 639-1.")] = None,
     realtime: Annotated[
@@ -160,44 +174,70 @@ def transcribe(
     ] = None,
     delay: Annotated[str | None, typer.Option(help="For --explain: minimal, low, medium, high or xhigh.")] = None,
 ) -> None:
-    """Turn recordings into text, on standard output; with several files each text follows its file's name."""
+    """Turn recordings into text, on standard output or in files of their own."""
+    from auricle.transcribe_command import sources_of
+
     options = Transcription.model_validate({"model": model or "", "language": language, "delay": delay})
+    sources = sources_of(recordings)
     if explain:
-        if len(files) > 1 or realtime:
+        if len(sources) > 1 or realtime:
             raise ValueError("--explain takes one recording, and no --realtime.")
-        _explain(files[0], explain, options, turn_detection or "server_vad:500")
+        _explain(Path(sources[0].name), explain, options, turn_detection or "server_vad:500")
         return
     if turn_detection or delay:
         raise ValueError("--turn-detection and --delay are for --explain.")
-    texts = _through_server(realtime, api_key, options) if realtime else _in_this_process(options)
-    for file in files:
-        if len(files) > 1:
-            out.print(f"{file}:", style="bold", markup=False, highlight=False, soft_wrap=True)
-        out.print(" ".join(filter(None, texts(file))), markup=False, highlight=False, soft_wrap=True)
+    if realtime:
+        if output or format != "txt":
+            raise ValueError("--output and --format are not for --realtime: a stream has no times of segments.")
+        _through_server([Path(source.name) for source in sources], realtime, api_key, options)
+        return
+    if not _in_processes(sources, format, output, options, jobs, overwrite=overwrite):
+        raise typer.Exit(1)
+
+
+def _in_processes(
+    sources: Sequence[Source],
+    format: str,
+    output: Path | None,
+    options: Transcription,
+    jobs: int | None,
+    *,
+    overwrite: bool,
+) -> bool:
+    """Transcribe recordings in processes of this machine. Returns whether none failed."""
+    from auricle.recordings import Recording, RecordingLimits, RecordingTranscriber
+    from auricle.transcribe import DEFAULT_TURN_DETECTION
+    from auricle.transcribe_command import FORMATS, Texts, transcribe_all
+
+    if format not in FORMATS:
+        raise ValueError(f"There is no format '{format}', only {', '.join(FORMATS)}.")
+    settings, models = _local_models()
+    options = models.resolve(options, "transcription")
+    texts = Texts(format, output, options.language or "en")
+    if not overwrite and (done := [source for source in sources if (path := texts.path(source)) and path.exists()]):
+        err.print(f"{len(done)} of {len(sources)} are done already; --overwrite makes them again.", highlight=False)
+        sources = [source for source in sources if source not in done]
+    jobs = min(jobs or settings.file_processes, max(len(sources), 1))
+
+    async def run() -> list[str]:
+        limits = RecordingLimits(jobs, len(sources), math.inf, settings.decode_timeout_s)
+        transcriber = RecordingTranscriber(models, limits)
+        try:
+            recording = Recording(options, DEFAULT_TURN_DETECTION)
+            return await transcribe_all(transcriber, sources, recording, texts, jobs, out, err)
+        finally:
+            transcriber.stop()
+
+    problems = asyncio.run(run())
+    for problem in problems:
+        _tell(problem)
+    return not problems
 
 
 def _local_models() -> tuple[Settings, ModelDirectory]:
     """The settings and their models for a command that doesn't listen, and so needs no key for any address."""
     settings = Settings(host="127.0.0.1")
     return settings, model_directory(settings.model, settings.aliases)
-
-
-def _in_this_process(options: Transcription) -> Transcribe:
-    from auricle.engines.silero import SileroDetector
-    from auricle.transcribe import transcribe
-
-    settings, models = _local_models()
-    options = models.resolve(options, "transcription")
-    info = models.find(options.model)
-    assert info is not None, "the directory has resolved the name"
-    detector, engine = SileroDetector.embedded(), ENGINES[info.name].load(settings.threads)
-
-    def texts(file: Path) -> Iterator[str]:
-        with _progress(file) as blocks:
-            for segment in transcribe(blocks(30.0), options, detector, engine):
-                yield segment.text
-
-    return texts
 
 
 def _explain(file: Path, picture: Path, options: Transcription, turn_detection: str) -> None:
@@ -229,7 +269,8 @@ def _explain(file: Path, picture: Path, options: Transcription, turn_detection: 
     out.print(" ".join(filter(None, texts)), markup=False, highlight=False, soft_wrap=True)
 
 
-def _through_server(base_url: str, api_key: str | None, options: Transcription) -> Transcribe:
+def _through_server(files: Sequence[Path], base_url: str, api_key: str | None, options: Transcription) -> None:
+    """Stream recordings through a server, one after the other, and print their texts."""
     from auricle.client import RealtimeClient
 
     async def transcripts(blocks: Iterator[Samples]) -> list[str]:
@@ -243,11 +284,12 @@ def _through_server(base_url: str, api_key: str | None, options: Transcription) 
             )
             return [text async for text in client.transcribe(blocks, AudioFormat("audio/pcm", SAMPLE_RATE))]
 
-    def texts(file: Path) -> Iterator[str]:
+    for file in files:
         with _progress(file) as blocks:
-            yield from asyncio.run(transcripts(blocks(0.1)))
-
-    return texts
+            texts = asyncio.run(transcripts(blocks(0.1)))
+        if len(files) > 1:
+            out.print(f"{file}:", style="bold", markup=False, highlight=False, soft_wrap=True)
+        out.print(" ".join(filter(None, texts)), markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager
