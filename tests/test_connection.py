@@ -15,7 +15,7 @@ from auricle.audio.formats import WINDOW_SAMPLES
 from auricle.connection import Connection, ConnectionLimits
 from auricle.errors import EngineError
 from auricle.protocol.ga import GaDialect
-from auricle.session.jobs import Decode, DetectSpeech, Hypothesis, Job, Token
+from auricle.session.jobs import Decode, DetectSpeech, Hypothesis, Job, Speech, Token
 from auricle.session.session import Session
 from auricle.session.speech import SURE_WINDOWS
 from auricle.transports.base import TransportClosed
@@ -60,9 +60,9 @@ class FakeScheduler:
         self.taken_back: list[Decode] = []
         self.answer: Callable[[Decode], Hypothesis] = lambda _: Hypothesis()
 
-    async def run(self, job: Job) -> list[float] | Hypothesis:
+    async def run(self, job: Job) -> Speech | Hypothesis:
         if isinstance(job, DetectSpeech):
-            return [0.9] * (job.samples.size // WINDOW_SAMPLES)
+            return Speech([0.9] * (job.samples.size // WINDOW_SAMPLES))
         assert isinstance(job, Decode)
         self.jobs.append(job)
         try:

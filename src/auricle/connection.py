@@ -264,7 +264,7 @@ class Connection:
         try:
             match job:
                 case DetectSpeech():
-                    outputs = self._session.receive_speech(await self._scheduler.run(job))
+                    outputs = self._session.receive_speech(*await self._scheduler.run(job))
                 case JudgeTurn():
                     outputs = self._session.receive_judgement(await self._scheduler.run(job))
                 case Decode():

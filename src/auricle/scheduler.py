@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, overload
 
 from auricle.engines.base import EngineError, SpeechDetector, TurnJudge
-from auricle.session.jobs import Decode, DetectSpeech, Hypothesis, Job, JudgeTurn, Stage
+from auricle.session.jobs import Decode, DetectSpeech, Hypothesis, Job, JudgeTurn, Speech, Stage
 from auricle.worker import Worker
 
 J = TypeVar("J")
@@ -20,6 +20,9 @@ R = TypeVar("R")
 
 Clock = Callable[[], float]
 """Seconds since any moment."""
+
+
+_THREADS = ("detect", "denoise", "judge", "decode")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +128,8 @@ class Lane(Generic[J, R]):
 class BatchScheduler:
     """Runs the jobs of all sessions: speech and turns are judged in a thread each, decoding is the worker process's.
 
-    Each has its own lane, since judging takes a hundred times as long as detecting a window, and decoding still longer.
+    Each has its own lane, since judging takes a hundred times as long as detecting a window, and decoding still longer;
+    so has detecting without noise, which takes twenty times as long, and only sessions that want it shall wait for it.
     """
 
     def __init__(
@@ -134,15 +138,18 @@ class BatchScheduler:
         worker: Worker,
         max_batch: int,
         judge: TurnJudge | None = None,
+        denoised: SpeechDetector | None = None,
         clock: Clock = time.monotonic,
     ) -> None:
-        """Without a `judge`, no session may ask for one."""
+        """Without a `judge`, or a detector on audio `denoised`, no session may ask for one."""
         self._detector = detector
+        self._denoised = denoised
         self._worker = worker
         self._judge = judge
-        self._threads = {name: ThreadPoolExecutor(1, thread_name_prefix=name) for name in ("detect", "judge", "decode")}
+        self._threads = {name: ThreadPoolExecutor(1, thread_name_prefix=name) for name in _THREADS}
         self._judgements: Lane[JudgeTurn, float] = Lane(self._judge_turns, max_batch=1)
         self._detections: Lane[DetectSpeech, list[float]] = Lane(self._detect, max_batch=64)
+        self._denoised_detections: Lane[DetectSpeech, list[float]] = Lane(self._detect_denoised, max_batch=64)
         self._decodings: Lane[Decode, Hypothesis] = Lane(
             self._decode,
             max_batch=max_batch,
@@ -156,6 +163,8 @@ class BatchScheduler:
     async def start(self) -> None:
         """Start the worker and wait until it is warm. Raises EngineError: its models can't be loaded."""
         await self._in_thread("detect", self._detector.load)
+        if self._denoised:
+            await self._in_thread("denoise", self._denoised.load)
         if self._judge:
             await self._in_thread("judge", self._judge.load)
         await self._in_thread("decode", self._worker.start)
@@ -171,16 +180,19 @@ class BatchScheduler:
         await asyncio.get_running_loop().run_in_executor(None, self._worker.stop)
 
     @overload
-    async def run(self, job: DetectSpeech) -> list[float]: ...
+    async def run(self, job: DetectSpeech) -> Speech: ...
     @overload
     async def run(self, job: JudgeTurn) -> float: ...
     @overload
     async def run(self, job: Decode) -> Hypothesis: ...
-    async def run(self, job: Job) -> list[float] | float | Hypothesis:
+    async def run(self, job: Job) -> Speech | float | Hypothesis:
         """Have a job executed together with others. Raises EngineError."""
         match job:
+            case DetectSpeech(noise_reduction=None):
+                return Speech(await self._detections.run(job))
             case DetectSpeech():
-                return await self._detections.run(job)
+                lanes = (self._detections, self._denoised_detections)
+                return Speech(*await asyncio.gather(*(lane.run(job) for lane in lanes)))
             case JudgeTurn():
                 return await self._judgements.run(job)
             case Decode():
@@ -188,7 +200,7 @@ class BatchScheduler:
 
     @property
     def _lanes(self) -> tuple[Lane[Any, Any], ...]:
-        return self._detections, self._judgements, self._decodings
+        return self._detections, self._denoised_detections, self._judgements, self._decodings
 
     @property
     def lag_s(self) -> float:
@@ -198,9 +210,15 @@ class BatchScheduler:
     def release(self, session_id: str) -> None:
         """Forget what speech detection keeps for a session that has ended."""
         self._threads["detect"].submit(self._detector.release, session_id)
+        if self._denoised:
+            self._threads["denoise"].submit(self._denoised.release, session_id)
 
     async def _detect(self, jobs: list[DetectSpeech]) -> list[list[float]]:
         return await self._in_thread("detect", self._detector.detect, jobs)
+
+    async def _detect_denoised(self, jobs: list[DetectSpeech]) -> list[list[float]]:
+        assert self._denoised is not None
+        return await self._in_thread("denoise", self._denoised.detect, jobs)
 
     async def _judge_turns(self, jobs: list[JudgeTurn]) -> list[float]:
         assert self._judge is not None

@@ -9,7 +9,7 @@ from typing import Protocol
 from auricle.audio.formats import Samples
 from auricle.errors import EngineError
 from auricle.protocol.config import ModelInfo, Transcription
-from auricle.session.jobs import Context, Decode, DetectSpeech, Hypothesis, JudgeTurn, Stage, Token
+from auricle.session.jobs import Context, Decode, DetectSpeech, Hypothesis, JudgeTurn, Speech, Stage, Token
 
 __all__ = [
     "Context",
@@ -21,6 +21,7 @@ __all__ = [
     "JudgeTurn",
     "ModelInfo",
     "OfflineModel",
+    "Speech",
     "SpeechDetector",
     "Stage",
     "Token",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from auricle.engines.base import Engine, EngineError, ModelInfo, TurnJudge
+from auricle.engines.base import Engine, EngineError, ModelInfo, SpeechDetector, TurnJudge
 from auricle.protocol.config import ModelDirectory
 
 
@@ -39,7 +39,13 @@ def model_directory(default: str, aliases: Mapping[str, str]) -> ModelDirectory:
     """
     names = {alias: name or default for alias, name in aliases.items()}
     infos = [spec.info for spec in ENGINES.values()]
-    return ModelDirectory(infos, names, default, can_judge_turns=turn_judge() is not None)
+    return ModelDirectory(
+        infos,
+        names,
+        default,
+        can_judge_turns=turn_judge() is not None,
+        can_reduce_noise=denoised_detector() is not None,
+    )
 
 
 def turn_judge() -> TurnJudge | None:
@@ -48,5 +54,15 @@ def turn_judge() -> TurnJudge | None:
 
     try:
         return SmartTurnJudge.embedded()
+    except EngineError:
+        return None
+
+
+def denoised_detector() -> SpeechDetector | None:
+    """The models for `noise_reduction`, not loaded; None: they are not installed."""
+    from auricle.engines.denoised import DenoisedDetector
+
+    try:
+        return DenoisedDetector.embedded()
     except EngineError:
         return None

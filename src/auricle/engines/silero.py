@@ -15,20 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from auricle.audio.formats import SAMPLE_RATE, WINDOW_SAMPLES, Samples
+from auricle.audio.formats import WINDOW_SAMPLES, Samples
+from auricle.audio.level import LevelFollower
 from auricle.engines.base import DetectSpeech, EngineError
 from auricle.engines.onnx_network import engine_errors, open_network
 
 CONTEXT_SAMPLES = 64
 """Samples before a window that the model also sees: 4 ms."""
 _STATE_SHAPE = (1, 1, 128)
-
-_LEVEL = 0.05
-"""The level, as a standard deviation, to which the loudest of quiet audio is raised: -26 dB, quiet speech."""
-_MAX_GAIN = 10 ** (30 / 20)
-"""The model takes much of what is 30 dB under normal speech for silence."""
-_LEVEL_DECAY = 10 ** (-3.0 / 20 * WINDOW_SAMPLES / SAMPLE_RATE)
-"""The level follows a rise at once and a fall by 3 dB a second: pauses between words are no reason to turn up."""
 
 
 def embedded_file() -> Path:
@@ -52,15 +46,7 @@ class _Stream:
     context: Samples = field(default_factory=lambda: _silence(CONTEXT_SAMPLES))
     h: NDArray[np.float32] = field(default_factory=lambda: _silence(*_STATE_SHAPE))
     c: NDArray[np.float32] = field(default_factory=lambda: _silence(*_STATE_SHAPE))
-    level: float = 0.0
-
-    def gains(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
-        """By how much each of the next windows is raised, shape (windows, 1)."""
-        levels = windows.std(axis=1, keepdims=True)  # a constant offset is not loud
-        for index, level in enumerate(levels[:, 0]):
-            levels[index] = self.level = max(float(level), self.level * _LEVEL_DECAY)
-        gains: NDArray[np.float32] = np.clip(_LEVEL / np.maximum(levels, 1e-6), 1, _MAX_GAIN)
-        return gains
+    level: LevelFollower = field(default_factory=LevelFollower)
 
 
 class SileroDetector:
@@ -69,16 +55,20 @@ class SileroDetector:
     The model's first axis is time, so one call takes many windows of one stream but never two streams.
     """
 
-    def __init__(self, path: Path) -> None:
-        """`path` is `silero_vad_v6.onnx`; it is read on first use, or by `load`."""
+    def __init__(self, path: Path, *, raises_quiet_audio: bool = True) -> None:
+        """`path` is `silero_vad_v6.onnx`; it is read on first use, or by `load`.
+
+        Unless it `raises_quiet_audio`, it hears all audio at the level that it has.
+        """
         self._path = path
+        self._raises_quiet_audio = raises_quiet_audio
         self._network: Any = None
         self._streams: dict[str, _Stream] = {}
 
     @classmethod
-    def embedded(cls) -> SileroDetector:
+    def embedded(cls, *, raises_quiet_audio: bool = True) -> SileroDetector:
         """The model inside the wheel. Raises EngineError if it is not installed."""
-        return cls(embedded_file())
+        return cls(embedded_file(), raises_quiet_audio=raises_quiet_audio)
 
     def load(self) -> None:
         """Read the model file unless that is done. Raises EngineError if it is missing."""
@@ -105,7 +95,8 @@ class SileroDetector:
         stream = self._streams.setdefault(job.stream_id, _Stream())
         samples = np.concatenate([stream.context, job.samples])
         windows = np.lib.stride_tricks.sliding_window_view(samples, CONTEXT_SAMPLES + WINDOW_SAMPLES)[::WINDOW_SAMPLES]
-        windows = windows * stream.gains(windows[:, CONTEXT_SAMPLES:])
+        if self._raises_quiet_audio:
+            windows = windows * stream.level.gains(windows[:, CONTEXT_SAMPLES:])
         inputs = {"input": windows, "h": stream.h, "c": stream.c}
         with engine_errors("Silero VAD"):
             probabilities, stream.h, stream.c = self._network.run(["speech_probs", "hn", "cn"], inputs)

@@ -7,7 +7,7 @@ from fastapi_offline import FastAPIOffline
 
 from auricle import __version__
 from auricle.connection import ConnectionLimits
-from auricle.engines.registry import model_directory, turn_judge
+from auricle.engines.registry import denoised_detector, model_directory, turn_judge
 from auricle.engines.silero import SileroDetector
 from auricle.http import realtime, service, transcriptions
 from auricle.http.auth import Authenticator
@@ -37,7 +37,7 @@ def create_app(settings: Settings) -> FastAPI:
     state = ServerState(
         authenticator=Authenticator(settings.all_api_keys, secret.get_secret_value() if secret else None),
         models=models,
-        scheduler=BatchScheduler(detector, worker, settings.max_batch, turn_judge()),
+        scheduler=BatchScheduler(detector, worker, settings.max_batch, turn_judge(), denoised_detector()),
         session_limits=SessionLimits(
             max_session_s=settings.max_session_s, max_item_s=settings.max_item_s, kept_audio_s=settings.kept_audio_s
         ),

@@ -87,7 +87,9 @@ class BetaDialect(Dialect):
             transcription=self.resolved(
                 session.input_audio_transcription, joined_path(path, "input_audio_transcription")
             ),
-            noise_reduction=session.input_audio_noise_reduction,
+            noise_reduction=self.reduced(
+                session.input_audio_noise_reduction, joined_path(path, "input_audio_noise_reduction")
+            ),
             turn_detection=self.detected(session.turn_detection, joined_path(path, "turn_detection")),
             turn_detection_given="turn_detection" in session.model_fields_set,
             include=session.include,

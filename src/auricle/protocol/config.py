@@ -91,7 +91,10 @@ TurnDetection = Annotated[ServerVad | SemanticVad, Field(discriminator="type")]
 
 
 class NoiseReduction(Setting):
-    """Noise reduction for a microphone near the mouth or far from it."""
+    """Noise reduction for a microphone near the mouth or far from it.
+
+    At strength 1 all noise is taken out; below, noise gets quieter by 100 dB times the strength at most.
+    """
 
     type: Literal["near_field", "far_field"]
     strength: float = Field(1.0, ge=0, le=1)
@@ -134,6 +137,12 @@ class SessionConfig(Setting):
     """Whether the client ever said how turns are detected. If not, the model decides, see `SELF_COMMITTING_MODELS`."""
     include: list[Include] | None = None
 
+    @property
+    def effective_noise_reduction(self) -> NoiseReduction | None:
+        """The noise reduction, if there are turns to detect and it takes anything out."""
+        has_effect = self.turn_detection and self.noise_reduction and self.noise_reduction.strength
+        return self.noise_reduction if has_effect else None
+
     def with_default_turn_detection(self) -> SessionConfig:
         """The same settings with turn detection as the model implies it, where the client has never given it."""
         if self.turn_detection_given:
@@ -155,12 +164,18 @@ class ModelDirectory:
     """The models that sessions can name, and the other names they go by. Immutable; made once from the settings."""
 
     def __init__(
-        self, models: Sequence[ModelInfo], aliases: Mapping[str, str], default: str, *, can_judge_turns: bool = True
+        self,
+        models: Sequence[ModelInfo],
+        aliases: Mapping[str, str],
+        default: str,
+        *,
+        can_judge_turns: bool = True,
+        can_reduce_noise: bool = True,
     ) -> None:
         """`aliases` gives a model's name for each further name; `default` is the model of a session that names none.
 
-        `can_judge_turns` says whether there is a model for `semantic_vad`. Raises ValueError: an alias or the default
-        names no model.
+        The last two say whether there are models for `semantic_vad` and `noise_reduction`. Raises ValueError: an alias
+        or the default names no model.
         """
         by_name = {model.name: model for model in models}
         for name in [*aliases.values(), default]:
@@ -169,6 +184,7 @@ class ModelDirectory:
         self.models = tuple(models)
         self.default = default
         self.can_judge_turns = can_judge_turns
+        self.can_reduce_noise = can_reduce_noise
         self._by_name = by_name | {alias: by_name[name] for alias, name in aliases.items()}
 
     @property
@@ -183,6 +199,16 @@ class ModelDirectory:
                 "invalid_value",
                 "Invalid value: 'semantic_vad'. This server has no model that judges turns: install auricle[semantic], "
                 "or use 'server_vad'.",
+                f"{param}.type",
+            )
+
+    def check_noise_reduction(self, noise_reduction: NoiseReduction | None, param: str) -> None:
+        """Raises ClientError: there is no model for it. `param` is the wire's path to the object."""
+        if noise_reduction and not self.can_reduce_noise:
+            raise ClientError(
+                "invalid_value",
+                f"Invalid value: '{noise_reduction.type}'. This server has no model that reduces noise: install "
+                "auricle[denoise], or set it to null.",
                 f"{param}.type",
             )
 

@@ -15,7 +15,14 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from pydantic_core import from_json
 
 from auricle.errors import ClientError
-from auricle.protocol.config import ModelDirectory, SessionConfig, Transcription, TurnDetection, merged
+from auricle.protocol.config import (
+    ModelDirectory,
+    NoiseReduction,
+    SessionConfig,
+    Transcription,
+    TurnDetection,
+    merged,
+)
 from auricle.protocol.events import (
     CONVERSATION_EVENTS,
     MAX_EVENT_ID_LENGTH,
@@ -120,6 +127,11 @@ class Dialect(ABC):
         """The turn detection, if there is a model for it. Raises ClientError."""
         self.models.check_turn_detection(turn_detection, param)
         return turn_detection
+
+    def reduced(self, noise_reduction: NoiseReduction | None, param: str) -> NoiseReduction | None:
+        """The noise reduction, if there is a model for it. Raises ClientError."""
+        self.models.check_noise_reduction(noise_reduction, param)
+        return noise_reduction
 
     def update(self, config: SessionConfig, patch: Mapping[str, Any], path: str = "session") -> SessionConfig:
         """`config` with a client's changes merged into it. Raises ClientError, its param under `path`."""

@@ -86,7 +86,7 @@ class GaDialect(Dialect):
         return SessionConfig(
             format=audio_input.format or Pcm(),
             transcription=self.resolved(audio_input.transcription, f"{path}.audio.input.transcription"),
-            noise_reduction=audio_input.noise_reduction,
+            noise_reduction=self.reduced(audio_input.noise_reduction, f"{path}.audio.input.noise_reduction"),
             turn_detection=self.detected(audio_input.turn_detection, f"{path}.audio.input.turn_detection"),
             turn_detection_given="turn_detection" in audio_input.model_fields_set,
             include=session.include,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 from auricle.audio.formats import Samples
-from auricle.protocol.config import Transcription
+from auricle.protocol.config import NoiseReduction, Transcription
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,19 @@ class DetectSpeech:
     stream_id: str
     samples: Samples
     """A multiple of `WINDOW_SAMPLES`, float32 mono, 16 kHz."""
+    start: int = 0
+    """Position of the first sample since the session began."""
+    noise_reduction: NoiseReduction | None = None
+    """How speech is to be told from noise as well; None: not at all."""
+
+
+class Speech(NamedTuple):
+    """How likely each window is speech, 0 to 1."""
+
+    probabilities: list[float]
+    """Of the audio as it came."""
+    cleaned: list[float] | None = None
+    """The same without its noise, a window or two late. None: it was not asked for."""
 
 
 @dataclass(frozen=True, slots=True)

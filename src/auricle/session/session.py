@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import assert_never
 
 import numpy as np
@@ -99,12 +100,12 @@ class Session:
         self._new_id = new_id
         self._is_live = is_live
         self._buffer = InputAudioBuffer(config.format.audio_format)
-        self._turns = TurnDetector(TurnRule.of(config.turn_detection)) if config.turn_detection else None
+        self._turns = TurnDetector(rule) if (rule := _turn_rule(config)) else None
         self._is_announced = False
         """Whether the client was told that the speech of the open item has started."""
         self._is_detecting = False
-        self._probabilities: deque[float] = deque()
-        """Of windows that come after the one at which the turn is being judged."""
+        self._probabilities: deque[tuple[float, float | None]] = deque()
+        """Of windows that come after the one at which the turn is being judged, as they are and cleaned of noise."""
         self._is_judging = False
         self._waiting = WaitingLine()
         self._conversation = Conversation(limits.kept_audio_s)
@@ -153,10 +154,10 @@ class Session:
         """Take in audio that doesn't come in events: float32 mono, 16 kHz."""
         return self._receive(samples)
 
-    def receive_speech(self, probabilities: Sequence[float]) -> list[Output]:
-        """Take in the answer to the last `DetectSpeech`: one probability per window."""
+    def receive_speech(self, probabilities: Sequence[float], cleaned: Sequence[float] | None = None) -> list[Output]:
+        """Take in the answer to the last `DetectSpeech`: for each window a probability, or two (see `Speech`)."""
         self._is_detecting = False
-        self._probabilities.extend(probabilities)
+        self._probabilities.extend(zip(probabilities, cleaned or repeat(None), strict=False))
         return self._listen()
 
     def receive_judgement(self, score: float) -> list[Output]:
@@ -285,14 +286,14 @@ class Session:
                 outputs.append(self._announce(item))  # its turn has begun, and will have an end
             else:
                 item = self._conversation.open_item = None  # a turn will begin a new one
-        if self.config.turn_detection is None:
+        if (rule := _turn_rule(self.config)) is None:
             # An open turn keeps its item: the client has been told its id and will commit it by hand.
             self._turns = None
             self._conversation.recent.forget()
         elif self._turns is None:
-            self._turns = TurnDetector(TurnRule.of(self.config.turn_detection), is_open=item is not None)
+            self._turns = TurnDetector(rule, is_open=item is not None)
         else:
-            self._turns.rule = TurnRule.of(self.config.turn_detection)
+            self._turns.rule = rule
         if item:
             item.go_with(self.config)
         return outputs
@@ -311,21 +312,22 @@ class Session:
         if self._is_detecting or self._is_judging or self._has_heard_all:
             return []
         self._is_detecting = True
-        return [DetectSpeech(self.id, self._buffer.take_unheard(MAX_DETECT_SAMPLES))]
+        samples = self._buffer.take_unheard(MAX_DETECT_SAMPLES)
+        return [DetectSpeech(self.id, samples, self._buffer.heard, self.config.effective_noise_reduction)]
 
     def _listen(self) -> list[Output]:
         """Go on with the turn as far as speech detection has come, or until it must be judged."""
         outputs: list[Output] = []
         while self._probabilities and not self._is_judging:
-            probability = self._probabilities.popleft()
+            probability, cleaned = self._probabilities.popleft()
             self._buffer.hear(probability)
-            outputs += self._advance_turn(probability)
+            outputs += self._advance_turn(probability, cleaned)
         # Once for all windows: of a file that comes at once, whole turns are heard before their text is needed.
         if self._open_item:
             outputs += self._decode(self._open_item)
         return outputs + self._handle_waiting()
 
-    def _advance_turn(self, probability: float) -> list[Output]:
+    def _advance_turn(self, probability: float, cleaned: float | None) -> list[Output]:
         end = self._buffer.heard
         if end <= self._buffer.start:  # all of the window is committed or cleared
             return []
@@ -335,9 +337,10 @@ class Session:
             if self._open_item is None:
                 self._open()
             return []
-        match self._turns.push(probability):
+        match self._turns.push(probability, cleaned):
             case TurnChange.STARTED:
-                return self._start_turn(end - WINDOW_SAMPLES)
+                self._buffer.drop_before(end - self._turns.lead_samples)
+                return [self._announce(self._open())]
             case TurnChange.PAUSED:
                 self._is_judging = True
                 begin = max(self._buffer.start, end - MAX_JUDGED_SAMPLES)
@@ -350,11 +353,6 @@ class Session:
         elif end - self._buffer.start >= self._limits.max_item_s * SAMPLE_RATE:
             return self._stop_turn()
         return []
-
-    def _start_turn(self, detected: int) -> list[Output]:
-        assert self._turns is not None
-        self._buffer.drop_before(detected - to_samples(self._turns.rule.prefix_padding_ms))
-        return [self._announce(self._open())]
 
     def _announce(self, item: SessionItem) -> SpeechStarted:
         self._is_announced = True
@@ -417,6 +415,10 @@ class Session:
             return [*self._conversation.finish(item, [*events, _completion(item)])]
         outputs: list[Output] = [*self._conversation.tell(item, events)]
         return [*outputs, job] if job else outputs
+
+
+def _turn_rule(config: SessionConfig) -> TurnRule | None:
+    return TurnRule.of(config.turn_detection, config.noise_reduction) if config.turn_detection else None
 
 
 def _expired(max_session_s: float) -> ClientError:

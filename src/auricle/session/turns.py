@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from auricle.audio.formats import SAMPLE_RATE, WINDOW_SAMPLES
-from auricle.protocol.config import SemanticVad, ServerVad
+from auricle.protocol.config import NoiseReduction, SemanticVad, ServerVad
 
 WINDOW_MS = WINDOW_SAMPLES * 1000 // SAMPLE_RATE
 
 _HYSTERESIS = 0.15
 """A turn that has begun is only silent below `threshold − 0.15` (Silero's `get_speech_timestamps`)."""
+
+_FAINT_WINDOWS = 2
+"""So many windows within the hysteresis do for a far voice that noise reduction left little of."""
 
 MAX_JUDGED_SAMPLES = 8 * SAMPLE_RATE
 """How much of a turn is judged, from its end."""
@@ -46,9 +49,11 @@ class TurnRule:
     """How many windows of silence end a turn: the wanted length, rounded up to whole windows."""
     checkpoints: tuple[Checkpoint, ...] = ()
     """Where less silence may end it, in their order."""
+    is_far: bool = False
+    """Whether noise reduction is for a voice far from the microphone."""
 
     @classmethod
-    def of(cls, turn_detection: ServerVad | SemanticVad) -> TurnRule:
+    def of(cls, turn_detection: ServerVad | SemanticVad, noise_reduction: NoiseReduction | None = None) -> TurnRule:
         """The rule that a session's settings ask for."""
         checkpoints: tuple[Checkpoint, ...] = ()
         if isinstance(turn_detection, SemanticVad):
@@ -59,7 +64,13 @@ class TurnRule:
             prefix_padding_ms=turn_detection.prefix_padding_ms,
             silence_windows=max(math.ceil(turn_detection.silence_duration_ms / WINDOW_MS), 1),
             checkpoints=checkpoints,
+            is_far=noise_reduction is not None and noise_reduction.type == "far_field",
         )
+
+    @property
+    def lower_threshold(self) -> float:
+        """Below it a window is silence."""
+        return max(self.threshold - _HYSTERESIS, 0.01)
 
     @property
     def least_silence_windows(self) -> int:
@@ -81,43 +92,67 @@ _CHECKPOINTS = {
 
 
 class TurnDetector:
-    """Finds where turns begin and end. Owned by one session, which feeds it every window in order."""
+    """Finds where turns begin and end. Owned by one session, which feeds it every window in order.
+
+    With noise reduction a turn that begins is kept back until the voice in it is heard without the noise, too. It ends
+    unheard if that does not come before the least silence that could end it.
+    """
 
     def __init__(self, rule: TurnRule, *, is_open: bool = False) -> None:
         self.rule = rule
         """May be changed at any time; an open turn goes on under the new rule."""
         self.is_open = is_open
         """Whether a turn has begun and not ended."""
+        self._windows = 0
+        """How many windows there are from the beginning of the turn on, or of one that is kept back."""
         self._silent_windows = 0
+        self._faint_windows = 0
+
+    @property
+    def lead_samples(self) -> int:
+        """How far back from the end of the last window the turn begins, the padding before its speech included."""
+        return self._windows * WINDOW_SAMPLES + self.rule.prefix_padding_ms * SAMPLE_RATE // 1000
 
     def reset(self) -> None:
         """Forget an open turn: the next window of speech begins a new one."""
         self.is_open = False
-        self._silent_windows = 0
+        self._windows = self._silent_windows = self._faint_windows = 0
 
-    def push(self, probability: float) -> TurnChange | None:
-        """Take in the next window's speech probability.
+    def push(self, probability: float, cleaned: float | None = None) -> TurnChange | None:
+        """Take in the next window's speech probability, and that of what is left without the noise, if it is reduced.
 
         Silence begins with a window below the lower threshold and is broken by one at the upper; windows between the
         two prolong whatever is under way.
         """
-        if not self.is_open:
-            if probability < self.rule.threshold:
-                return None
-            self.is_open = True
-            return TurnChange.STARTED
+        if not self._windows and not self.is_open and probability < self.rule.threshold:
+            return None
+        self._windows += 1
+        silent_before = self._silent_windows
         if probability >= self.rule.threshold:
             self._silent_windows = 0
-            return None
-        silent_before = self._silent_windows
-        if self._silent_windows or probability < max(self.rule.threshold - _HYSTERESIS, 0.01):
+        elif self._silent_windows or probability < self.rule.lower_threshold:
             self._silent_windows += 1
+        if not self.is_open:
+            return self._begin(probability, probability if cleaned is None else cleaned)
         if self._silent_windows >= self.rule.silence_windows:
             self.reset()
             return TurnChange.STOPPED
         # Windows between the thresholds may follow without silence growing; then it is judged once.
         is_due = self._silent_windows > silent_before and self._checkpoint is not None
         return TurnChange.PAUSED if is_due else None
+
+    def _begin(self, probability: float, cleaned: float) -> TurnChange | None:
+        """Begin the turn if its voice is heard, or give it up after enough silence."""
+        surest = min(probability, cleaned)
+        self._faint_windows += surest >= self.rule.lower_threshold
+        is_heard_far = self.rule.is_far and self._faint_windows >= _FAINT_WINDOWS
+        if surest >= self.rule.threshold or is_heard_far:
+            self.is_open = True
+            self._silent_windows = 0
+            return TurnChange.STARTED
+        if self._silent_windows >= self.rule.least_silence_windows:
+            self.reset()
+        return None
 
     def judge(self, score: float) -> TurnChange | None:
         """Take in how sure it is, 0 to 1, that the turn which paused with the last window is over."""
