@@ -155,6 +155,19 @@ class LoudnessDetector:
         self.released.append(stream_id)
 
 
+class LoudVoiceDetector(LoudnessDetector):
+    """Takes what is not very loud for noise, and leaves nothing of it. In the place of the detector without noise."""
+
+    def detect(self, jobs: Sequence[DetectSpeech]) -> list[list[float]]:
+        assert all(job.noise_reduction for job in jobs)
+        return [
+            [value if value > LOUD_NOISE else 0.0 for value in probabilities] for probabilities in super().detect(jobs)
+        ]
+
+
+LOUD_NOISE = 0.7
+
+
 def loudness(samples: Samples) -> list[float]:
     """The mean absolute sample of each window."""
     return np.abs(samples).reshape(-1, WINDOW_SAMPLES).mean(axis=1).tolist()

@@ -46,6 +46,13 @@ TRANSCRIPTIONS = [
     {"model": "nobody"},
 ]
 FORMATS = [("audio/pcm", "pcm16"), ("audio/pcmu", "g711_ulaw"), ("audio/pcma", "g711_alaw")]
+NOISE_REDUCTIONS = [
+    None,
+    {"type": "near_field"},
+    {"type": "far_field", "strength": 0.5},
+    {"type": "near_field", "strength": 0},
+    {"type": "nowhere"},
+]
 INCLUDES = [None, ["item.input_audio_transcription.logprobs"], ["nothing"]]
 
 
@@ -54,7 +61,11 @@ def patch(dialect: Dialect, field: str, value: Any) -> dict[str, Any]:
     if field == "include":
         return {"include": value} if dialect.name == "beta" else {"type": "transcription", "include": value}
     if dialect.name == "beta":
-        names = {"format": "input_audio_format", "transcription": "input_audio_transcription"}
+        names = {
+            "format": "input_audio_format",
+            "transcription": "input_audio_transcription",
+            "noise_reduction": "input_audio_noise_reduction",
+        }
         return {names.get(field, field): value[1] if field == "format" else value}
     audio_input = {field: {"type": value[0]} if field == "format" else value}
     return {"type": "transcription", "audio": {"input": audio_input}}
@@ -67,6 +78,7 @@ def ops(max_bytes: int = 9_000) -> st.SearchStrategy[list[Op]]:
         st.tuples(st.just("transcription"), st.sampled_from(TRANSCRIPTIONS)),
         st.tuples(st.just("format"), st.sampled_from(FORMATS)),
         st.tuples(st.just("include"), st.sampled_from(INCLUDES)),
+        st.tuples(st.just("noise_reduction"), st.sampled_from(NOISE_REDUCTIONS)),
     )
     append = st.tuples(st.just("append"), st.integers(1, max_bytes))
     talk = st.tuples(st.just("talk"), st.integers(max_bytes // 2, 4 * max_bytes))  # at once heard
@@ -166,12 +178,16 @@ class Play:
             self.take(self.session.receive_judgement(float(np.abs(job.samples).sum()) % 1))
         elif self.detect:
             count = self.detect.samples.size // WINDOW_SAMPLES
+            has_cleaned = self.detect.noise_reduction is not None
+            assert self.detect.start == self.windows_heard * WINDOW_SAMPLES
             self.detect = None
             values = [
                 self.probabilities[(self.windows_heard + index) % len(self.probabilities)] for index in range(count)
             ]
+            # Of what is heard in every third window nothing is left without the noise.
+            cleaned = [value * ((self.windows_heard + index) % 3 > 0) for index, value in enumerate(values)]
             self.windows_heard += count
-            self.take(self.session.receive_speech(values))
+            self.take(self.session.receive_speech(values, cleaned if has_cleaned else None))
 
     def step(self, op: Op) -> None:
         match op:

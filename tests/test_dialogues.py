@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 import pytest
 from clips import ALAW, PCM_24K, ULAW, appends
-from fakes import MODELS, WINDOW_MS, LoudnessDetector, said
+from fakes import MODELS, WINDOW_MS, LoudnessDetector, LoudVoiceDetector, said
 
 from auricle.audio.formats import AudioFormat, encode
 from auricle.errors import ClientError, EngineError
@@ -101,6 +101,7 @@ class Replay:
         self.dialect = dialect
         self.session = Session(new_id("sess"), 1_800_000_000, SessionConfig(), SessionLimits(), new_id)
         self.detector = LoudnessDetector()
+        self.denoised = LoudVoiceDetector()
         self.decodes: list[Decode] = []
         self.told: list[Line] = []
         self.event_ids: set[str] = set()
@@ -109,7 +110,8 @@ class Replay:
     def take(self, outputs: list[Output]) -> None:
         for output in outputs:
             if isinstance(output, DetectSpeech):
-                self.take(self.session.receive_speech(self.detector.detect([output])[0]))
+                detectors = [self.detector, *([self.denoised] if output.noise_reduction else [])]
+                self.take(self.session.receive_speech(*(detector.detect([output])[0] for detector in detectors)))
             elif isinstance(output, Decode):
                 # A job takes the place of an older one of its item.
                 self.decodes = [job for job in self.decodes if job.stream_id != output.stream_id] + [output]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import numpy as np
 import pytest
-from fakes import OPTIONS, LengthEngine, LoudnessDetector
+from fakes import OPTIONS, LengthEngine, LoudnessDetector, LoudVoiceDetector
 
+from auricle.audio.formats import WINDOW_SAMPLES
 from auricle.engines.base import EngineError, Hypothesis
+from auricle.protocol.config import NoiseReduction
 from auricle.scheduler import BatchScheduler, Lane
 from auricle.session.jobs import Decode, DetectSpeech, Speech, Stage
 
@@ -317,3 +320,58 @@ async def test_the_scheduler_runs_both_kinds_of_jobs() -> None:
     assert detector.released == ["sess_1"]
     await scheduler.stop()
     assert worker.calls == ["start", "stop"]
+
+
+NEAR = NoiseReduction(type="near_field")
+
+
+async def test_with_noise_reduction_speech_is_also_detected_without_the_noise() -> None:
+    detector, denoised = LoudnessDetector(), LoudVoiceDetector()
+    scheduler = BatchScheduler(detector, FakeWorker(), max_batch=4, denoised=denoised)  # type: ignore[arg-type]
+    await scheduler.start()
+    assert denoised.is_loaded
+    samples = np.repeat(np.float32([0.5, 0.9]), WINDOW_SAMPLES)
+    jobs = DetectSpeech("sess_1", samples), DetectSpeech("sess_2", samples, 0, NEAR)
+    plain, reduced = await asyncio.gather(*(scheduler.run(job) for job in jobs))
+    probabilities = pytest.approx([0.5, 0.9])
+    assert plain == (probabilities, None)
+    assert reduced == (probabilities, pytest.approx([0.0, 0.9]))
+    assert denoised.batches == [["sess_2"]]
+    scheduler.release("sess_2")
+    await scheduler.run(DetectSpeech("sess_1", samples, 0, NEAR))
+    assert detector.released == denoised.released == ["sess_2"]
+    await scheduler.stop()
+
+
+async def test_sessions_without_noise_reduction_do_not_wait_for_those_with() -> None:
+    may_detect = threading.Event()
+
+    class SlowDetector(LoudVoiceDetector):
+        def detect(self, jobs: Sequence[DetectSpeech]) -> list[list[float]]:
+            may_detect.wait()
+            return super().detect(jobs)
+
+    scheduler = BatchScheduler(LoudnessDetector(), FakeWorker(), 4, denoised=SlowDetector())  # type: ignore[arg-type]
+    await scheduler.start()
+    samples = np.full(WINDOW_SAMPLES, 0.5, np.float32)
+    slow = asyncio.create_task(scheduler.run(DetectSpeech("sess_1", samples, 0, NEAR)))
+    await asyncio.sleep(0)
+    assert (await scheduler.run(DetectSpeech("sess_2", samples))).cleaned is None
+    assert not slow.done()
+    may_detect.set()
+    assert (await slow).cleaned == [0.0]
+    await scheduler.stop()
+
+
+async def test_a_failure_without_the_noise_is_that_of_the_job() -> None:
+    class BrokenDetector(LoudVoiceDetector):
+        def detect(self, jobs: Sequence[DetectSpeech]) -> list[list[float]]:
+            raise EngineError("Deaf.")
+
+    scheduler = BatchScheduler(LoudnessDetector(), FakeWorker(), 4, denoised=BrokenDetector())  # type: ignore[arg-type]
+    await scheduler.start()
+    samples = np.full(WINDOW_SAMPLES, 0.5, np.float32)
+    with pytest.raises(EngineError, match="Deaf"):
+        await scheduler.run(DetectSpeech("sess_1", samples, 0, NEAR))
+    assert (await scheduler.run(DetectSpeech("sess_1", samples))).probabilities == [0.5]
+    await scheduler.stop()

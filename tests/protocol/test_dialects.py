@@ -221,6 +221,22 @@ def test_semantic_vad_needs_a_model_that_judges(kind: type[Dialect], param: str)
     assert updated(kind(models), SessionConfig(), turn_detection=None).turn_detection is None
 
 
+@pytest.mark.parametrize(
+    ("kind", "param"),
+    [
+        (GaDialect, "session.audio.input.noise_reduction.type"),
+        (BetaDialect, "session.input_audio_noise_reduction.type"),
+    ],
+    ids=["ga", "beta"],
+)
+def test_noise_reduction_needs_a_model_that_reduces_noise(kind: type[Dialect], param: str) -> None:
+    models = ModelDirectory([ModelInfo("m", ("en",))], {}, "m", can_reduce_noise=False)
+    with pytest.raises(ClientError, match=r"'far_field'.*install auricle\[denoise\]") as caught:
+        updated(kind(models), SessionConfig(), noise_reduction={"type": "far_field", "strength": 0.5})
+    assert (caught.value.code, caught.value.param) == ("invalid_value", param)
+    assert updated(kind(models), SessionConfig(), noise_reduction=None).noise_reduction is None
+
+
 @both
 def test_the_model_decides_on_turn_detection_until_it_is_given(dialect: Dialect) -> None:
     config = updated(dialect, SessionConfig(), transcription={"model": "gpt-realtime-whisper"})
