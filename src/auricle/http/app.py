@@ -9,7 +9,7 @@ from auricle import __version__
 from auricle.connection import ConnectionLimits
 from auricle.engines.registry import denoised_detector, model_directory, turn_judge
 from auricle.engines.silero import SileroDetector
-from auricle.http import realtime, service, transcriptions
+from auricle.http import playground, realtime, service, transcriptions
 from auricle.http.auth import Authenticator
 from auricle.http.errors import ErrorResponse, answer_errors
 from auricle.http.origins import OriginPolicy, guard_origins, own_names
@@ -74,6 +74,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(transcriptions.router)
     app.include_router(service.keyed_router)
     app.include_router(service.router)
+    app.include_router(playground.router)
     answer_errors(app)
     wants_key = bool(settings.all_api_keys)
     guard_origins(app, OriginPolicy(settings.allowed_origins, own_names(settings.host), wants_key=wants_key))
