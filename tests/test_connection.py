@@ -26,6 +26,8 @@ LIMITS = ConnectionLimits(max_session_s=60, max_backlog_s=1, max_outbox_bytes=20
 class FakeTransport:
     """A client that says what is put into `incoming`; None there means that it leaves."""
 
+    has_track = False
+
     def __init__(self, *, reads: bool = True) -> None:
         self.incoming: asyncio.Queue[str | None] = asyncio.Queue()
         self.sent: list[dict] = []

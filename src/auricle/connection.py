@@ -9,9 +9,12 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
+import numpy as np
+
+from auricle.audio.formats import Samples
 from auricle.errors import ClientError, EngineError, Unavailable
 from auricle.protocol.dialect import Dialect
-from auricle.protocol.events import ErrorEvent
+from auricle.protocol.events import Append, ErrorEvent
 from auricle.scheduler import BatchScheduler
 from auricle.session.jobs import Decode, DetectSpeech, Job, JudgeTurn
 from auricle.session.session import Output, Session
@@ -156,6 +159,15 @@ class Connection:
             self._log(end)
             self._has_ended.set()
 
+    def introduce(self) -> list[str]:
+        """The first messages for a client who joins a session that runs already."""
+        return [message for event in self._session.start() for message in self._dialect.serialize(event, self._new_id)]
+
+    async def hang_up(self) -> None:
+        """End the session now, on behalf of whoever may. Returns when everything that it held is free."""
+        self._stop(_End(1000, "The call was hung up."))
+        await self._has_ended.wait()
+
     async def drain(self, timeout_s: float) -> None:
         """Finish what is open, fail what can't be finished in time, and close: the server stops."""
         if self._receiver is not None:
@@ -206,9 +218,14 @@ class Connection:
         except TimeoutError:
             self._max_backlog_s += 2 * self._limits.max_backlog_s
 
-    def _receive(self, message: str | bytes) -> None:
+    def _receive(self, message: str | bytes | Samples) -> None:
+        if isinstance(message, np.ndarray):
+            self._perform(self._session.receive_audio(message))
+            return
         try:
             event = self._dialect.parse(message)
+            if self._transport.has_track and isinstance(event, Append):
+                raise _audio_in_an_event(event)
         except ClientError as error:
             self._perform(self._session.receive_error(error))
         else:
@@ -217,7 +234,10 @@ class Connection:
     async def _send_loop(self) -> None:
         try:
             while (message := await self._outbox.take()) is not None:
-                await self._transport.send(message)
+                try:
+                    await self._transport.send(message)
+                except ClientError as error:
+                    self._perform([ErrorEvent.of(error)])
         except TransportClosed as closed:
             self._stop(_End(closed.code, closed.reason or "The client closed the connection."))
 
@@ -319,3 +339,8 @@ class Connection:
                 "reason": end.reason,
             },
         )
+
+
+def _audio_in_an_event(event: Append) -> ClientError:
+    message = "The audio of this session comes on its track; 'input_audio_buffer.append' is not available."
+    return ClientError("invalid_parameter", message, "type", event_id=event.event_id)

@@ -28,5 +28,7 @@ def configure_logging(level: str, *, as_json: bool) -> None:
         handler.setFormatter(_FieldsFormatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # What uvicorn tells at this level (its process id, every handshake) is noise beside one line a session.
-    logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.getLogger().level))
-    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of clients' mistakes, which they are told
+    # So is every step of a call's connection, and what clients send that can't be read, which they are told.
+    least = {"uvicorn": logging.WARNING} | dict.fromkeys(("aioice", "aiortc", "python_multipart"), logging.ERROR)
+    for name, least_level in least.items():
+        logging.getLogger(name).setLevel(max(least_level, logging.getLogger().level))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, FilePath, SecretStr, field_validator, model_validator
+from pydantic import Field, FilePath, IPvAnyAddress, SecretStr, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -53,6 +53,15 @@ class Settings(BaseSettings):
         None, description="Certificate chain, PEM; with `tls_key` the server speaks https and wss"
     )
     tls_key: FilePath | None = Field(None, description="Private key of the certificate, PEM")
+
+    webrtc: bool = Field(True, description="Take calls over WebRTC")
+    webrtc_host: Annotated[tuple[IPvAnyAddress, ...], NoDecode] = Field(
+        (),
+        description="Addresses at which WebRTC clients reach this server, if not at its own: behind NAT, in containers",
+    )
+    webrtc_ports: str = Field(
+        "", pattern=r"^(\d{1,5}-\d{1,5})?$", description="UDP ports of calls, such as 50000-50100; else any free ones"
+    )
 
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field((), description="Keys that clients may use")
     api_keys_file: Path | None = Field(
@@ -108,7 +117,7 @@ class Settings(BaseSettings):
     log_json: bool = Field(False, description="Write the log as JSON, an object a line")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error")
 
-    @field_validator("api_keys", "allowed_origins", mode="before")
+    @field_validator("api_keys", "allowed_origins", "webrtc_host", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
@@ -124,6 +133,15 @@ class Settings(BaseSettings):
                     f"'{origin}' is no origin, which looks like https://app.example.com or http://localhost:3000."
                 )
         return origins
+
+    @field_validator("webrtc_ports")
+    @classmethod
+    def _check_ports(cls, value: str) -> str:
+        if value:
+            first, last = map(int, value.split("-"))
+            if not 1 <= first <= last <= 65535:
+                raise ValueError("ports go from 1 to 65535, the lower one first.")
+        return value
 
     @model_validator(mode="after")
     def _check(self) -> Settings:
@@ -159,6 +177,12 @@ class Settings(BaseSettings):
                 raise ValueError(f"The file of API keys can't be read: {error}") from None
             keys += [key for line in lines if (key := line.strip()) and not key.startswith("#")]
         return tuple(keys)
+
+    @property
+    def udp_ports(self) -> range:
+        """What calls may bind; port 0 stands for any free one."""
+        first, last = map(int, self.webrtc_ports.split("-")) if self.webrtc_ports else (0, 0)
+        return range(first, last + 1)
 
     @property
     def base_url(self) -> str:

@@ -265,13 +265,13 @@ def test_a_file_that_is_no_audio_is_refused(server: RunningServer, file: bytes, 
 
 def test_what_is_no_form_is_refused(server: RunningServer) -> None:
     url = f"{server.base_url}/audio/transcriptions"
-    assert fault(httpx.post(url, json={"model": MODEL})) == ("invalid_type", None)
+    assert fault(httpx.post(url, json={"model": MODEL})) == ("invalid_content_type", None)
     assert fault(httpx.post(url, content=b"x", headers={"Content-Type": "multipart/form-data"})) == (
-        "invalid_type",
+        "invalid_form",
         None,
     )
     form = {"Content-Type": "multipart/form-data; boundary=x"}
-    assert fault(httpx.post(url, content=b"nothing", headers=form)) == ("invalid_type", None)
+    assert fault(httpx.post(url, content=b"nothing", headers=form)) == ("invalid_form", None)
     assert fault(httpx.post(url, files={"audio": SHORT})) == ("missing_required_parameter", "file")
     assert fault(httpx.post(url, files={"file": (None, b"text")})) == ("missing_required_parameter", "file")
 

@@ -9,7 +9,7 @@ from auricle import __version__
 from auricle.connection import ConnectionLimits
 from auricle.engines.registry import denoised_detector, model_directory, turn_judge
 from auricle.engines.silero import SileroDetector
-from auricle.http import playground, realtime, service, transcriptions
+from auricle.http import calls, playground, realtime, service, transcriptions
 from auricle.http.auth import Authenticator
 from auricle.http.errors import ErrorResponse, answer_errors
 from auricle.http.origins import OriginPolicy, guard_origins, own_names
@@ -20,6 +20,7 @@ from auricle.recordings import RecordingLimits, RecordingTranscriber
 from auricle.scheduler import BatchScheduler
 from auricle.session.session import SessionLimits
 from auricle.settings import Settings
+from auricle.transports.ice import IceNetwork
 from auricle.worker import Worker, WorkerSpec
 
 DESCRIPTION = """Realtime speech-to-text for clients of OpenAI's Realtime transcription API.
@@ -59,6 +60,9 @@ def create_app(settings: Settings) -> FastAPI:
         ),
         max_file_bytes=settings.max_file_bytes,
         dialects={"ga": GaDialect(models), "beta": BetaDialect(models)},
+        ice_network=IceNetwork(settings.host, settings.udp_ports, [str(host) for host in settings.webrtc_host])
+        if settings.webrtc
+        else None,
     )
 
     app = FastAPIOffline(
@@ -72,6 +76,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.server = state
     app.include_router(realtime.router)
     app.include_router(transcriptions.router)
+    app.include_router(calls.router)
     app.include_router(service.keyed_router)
     app.include_router(service.router)
     app.include_router(playground.router)

@@ -10,26 +10,22 @@ from typing import Any, Literal
 from fastapi import APIRouter, WebSocket
 from pydantic import Field
 
-from auricle.connection import Connection
-from auricle.errors import AuricleError, ClientError
+from auricle.errors import AuricleError
 from auricle.http.auth import EphemeralKey
+from auricle.http.calls import attend_call
+from auricle.http.opening import SUBPROTOCOL, choose_dialect, connect, initial_config
 from auricle.http.requests import KeyedRoute, State, request_key
 from auricle.http.state import ServerState
 from auricle.ids import new_id
 from auricle.protocol.beta import BetaSession, ClientSecretRequest
-from auricle.protocol.config import ModelDirectory, SessionConfig, Setting, Transcription
-from auricle.protocol.dialect import Dialect, DialectName
+from auricle.protocol.config import SessionConfig, Setting
+from auricle.protocol.dialect import DialectName
 from auricle.protocol.events import ErrorEvent
 from auricle.protocol.ga import GaSession
-from auricle.protocol.validation import one_of
-from auricle.session.session import Session
 from auricle.transports.websocket import WebSocketTransport
 
 logger = logging.getLogger(__name__)
 router = APIRouter(route_class=KeyedRoute)
-
-_SUBPROTOCOL = "realtime"
-_SUBPROTOCOL_BETA = "openai-beta.realtime-v1"
 
 
 # Ephemeral keys
@@ -99,60 +95,24 @@ async def realtime(websocket: WebSocket) -> None:
     """Open a transcription session. As at OpenAI, whatever is wrong with the request is told after the upgrade."""
     state: ServerState = websocket.app.state.server
     subprotocols: list[str] = websocket.scope["subprotocols"]
-    await websocket.accept(_SUBPROTOCOL if _SUBPROTOCOL in subprotocols else None)
+    await websocket.accept(SUBPROTOCOL if SUBPROTOCOL in subprotocols else None)
     transport = WebSocketTransport(websocket)
     try:
         ephemeral = state.authenticator.check(request_key(websocket.headers, subprotocols))
-        dialect = _choose_dialect(state, websocket, ephemeral)
-        config = _initial_config(state.models, websocket, dialect, ephemeral)
+        if "call_id" in websocket.query_params:
+            await attend_call(state, transport, websocket.query_params["call_id"], ephemeral)
+            return
+        dialect = choose_dialect(state, websocket.headers, subprotocols, ephemeral)
+        config = initial_config(state.models, websocket.query_params, dialect, ephemeral)
         state.check_room()
     except AuricleError as error:
         await _refuse(state, transport, error)
         return
-    expires_at = int(time.time() + state.session_limits.max_session_s)
-    session = Session(new_id("sess"), expires_at, config, state.session_limits, new_id)
-    connection = Connection(
-        transport, session, dialect, state.scheduler, state.connection_limits, new_id, state.check_lag
-    )
-    state.connections.add(connection)
+    connection = connect(state, transport, dialect, config)
     try:
         await connection.run()
     finally:
         state.connections.discard(connection)
-
-
-def _choose_dialect(state: ServerState, websocket: WebSocket, ephemeral: EphemeralKey | None) -> Dialect:
-    """Beta if the header, a subprotocol or the ephemeral key says so, else GA. Raises ClientError: they contradict."""
-    asks_for_beta = (
-        "realtime=v1" in websocket.headers.get("openai-beta", "")
-        or _SUBPROTOCOL_BETA in websocket.scope["subprotocols"]
-    )
-    if asks_for_beta and ephemeral and ephemeral.dialect == "ga":
-        message = "API version mismatch. You cannot start a Realtime beta session with a GA client secret."
-        raise ClientError("api_version_mismatch", message)
-    return state.dialects["beta" if asks_for_beta else ephemeral.dialect if ephemeral else "ga"]
-
-
-def _initial_config(
-    models: ModelDirectory, websocket: WebSocket, dialect: Dialect, ephemeral: EphemeralKey | None
-) -> SessionConfig:
-    """The settings a session begins with. Raises ClientError: the query asks for something else."""
-    if ephemeral is not None:
-        return dialect.update(SessionConfig(), ephemeral.settings)
-    intent, model = websocket.query_params.get("intent"), websocket.query_params.get("model")
-    if intent is None and model is None:
-        message = "You must provide a model parameter, for example ?intent=transcription&model=" + models.default
-        raise ClientError("missing_model", message)
-    if intent not in (None, "transcription"):
-        raise ClientError(
-            "invalid_value", f"Invalid value: '{intent}'. Supported values are: 'transcription'.", "intent"
-        )
-    if model is None:
-        return SessionConfig()
-    if models.find(model) is None:
-        message = f'Model "{model}" is not supported in transcription mode. Supported are: {one_of(models.names)}.'
-        raise ClientError("invalid_model", message, "model")
-    return SessionConfig(transcription=Transcription(model=model)).with_default_turn_detection()
 
 
 async def _refuse(state: ServerState, transport: WebSocketTransport, error: AuricleError) -> None:

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from auricle.errors import ClientError
+from auricle.http.auth import EphemeralKey
 from auricle.http.state import ServerState
 
 MAX_BODY_BYTES = 1024 * 1024
@@ -42,10 +43,14 @@ def server_state(request: Request) -> ServerState:
     return state
 
 
-def _check_key(request: Request) -> None:
+def shown_key(request: Request) -> EphemeralKey | None:
+    """What the request's key carries if it is an ephemeral one. Raises ClientError: it shows no valid key."""
+    return server_state(request).authenticator.check(request_key(request.headers))
+
+
+def _check_api_key(request: Request) -> None:
     """Refuse a request without a valid API key. An ephemeral key is no API key: it can't make others."""
-    key = request_key(request.headers)
-    if server_state(request).authenticator.check(key) is not None:
+    if shown_key(request) is not None:
         raise ClientError("invalid_api_key", "An ephemeral key opens sessions only; use an API key here.", status=401)
 
 
@@ -83,12 +88,12 @@ async def read_form(request: Request, max_bytes: int) -> AsyncIterator[FormData]
     """
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         message = "The request body must be a form, sent with 'Content-Type: multipart/form-data'."
-        raise ClientError("invalid_type", message)
-    parser = MultiPartParser(request.headers, _limited(request.stream(), max_bytes), max_files=1, max_fields=1000)
+        raise ClientError("invalid_content_type", message)
+    parser = MultiPartParser(request.headers, _limited(request.stream(), max_bytes), max_files=10, max_fields=1000)
     try:
         form = await parser.parse()
     except (MultiPartException, KeyError) as error:  # KeyError: the header names no boundary
-        raise ClientError("invalid_type", f"The form can't be read: {error}") from None
+        raise ClientError("invalid_form", f"The form can't be read: {error}") from None
     try:
         yield form
     finally:
@@ -107,11 +112,19 @@ async def _limited(chunks: AsyncIterator[bytes], max_bytes: int) -> AsyncGenerat
 class KeyedRoute(APIRoute):
     """A route that wants an API key, and looks at it before it reads anything else of a request."""
 
+    check_key: Callable[[Request], object] = staticmethod(_check_api_key)
+
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         answer = super().get_route_handler()
 
         async def answer_to_key(request: Request) -> Response:
-            _check_key(request)
+            self.check_key(request)
             return await answer(_StrictRequest(request.scope, request.receive))
 
         return answer_to_key
+
+
+class EphemeralKeyedRoute(KeyedRoute):
+    """A route that takes ephemeral keys too."""
+
+    check_key = staticmethod(shown_key)

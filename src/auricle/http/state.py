@@ -14,6 +14,18 @@ from auricle.protocol.dialect import Dialect, DialectName
 from auricle.recordings import RecordingTranscriber
 from auricle.scheduler import BatchScheduler
 from auricle.session.session import SessionLimits
+from auricle.transports.call import CallTransport
+from auricle.transports.ice import IceNetwork
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A session over WebRTC."""
+
+    connection: Connection
+    transport: CallTransport
+    task: asyncio.Task[None]
+    """Runs the connection and frees everything after it."""
 
 
 @dataclass
@@ -32,6 +44,10 @@ class ServerState:
     recordings: RecordingTranscriber
     max_file_bytes: int
     """The largest recording that is taken in one request."""
+    ice_network: IceNetwork | None
+    """Where calls are reached; None: this server takes none."""
+    calls: dict[str, Call] = field(default_factory=dict)
+    """Those that go on, by id."""
     connections: set[Connection] = field(default_factory=set)
     is_draining: bool = False
 

@@ -138,8 +138,8 @@ class Session:
 
     # What happens to it
 
-    def start(self) -> list[Output]:
-        """The first event."""
+    def start(self) -> list[SessionCreated]:
+        """The first event; it has the settings as they are now, and changes nothing."""
         return [SessionCreated(session_id=self.id, expires_at=self._expires_at, config=self.config)]
 
     def receive_event(self, event: ClientEvent) -> list[Output]:
@@ -336,7 +336,9 @@ class Session:
         if self._turns is None:
             if self._open_item is None:
                 self._open()
-            return []
+            # A track goes on whether or not it is committed; appends are refused before they come this far.
+            is_full = end - self._buffer.start > self._limits.max_item_s * SAMPLE_RATE
+            return self._commit(end) if is_full else []
         match self._turns.push(probability, cleaned):
             case TurnChange.STARTED:
                 self._buffer.drop_before(end - self._turns.lead_samples)

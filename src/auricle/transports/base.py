@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from auricle.audio.formats import Samples
+
 
 class TransportClosed(Exception):
     """The other side is gone."""
@@ -18,12 +20,18 @@ class TransportClosed(Exception):
 class Transport(Protocol):
     """Carries messages between one client and its connection."""
 
-    async def receive(self) -> str | bytes:
-        """The client's next message. Raises TransportClosed."""
+    has_track: bool
+    """Whether audio comes on a track of its own, and so not in events."""
+
+    async def receive(self) -> str | bytes | Samples:
+        """The client's next message, or more of its track: float32 mono, 16 kHz. Raises TransportClosed."""
         ...
 
     async def send(self, message: str) -> None:
-        """Send a message; waits while the client is slow to read. Raises TransportClosed."""
+        """Send a message; waits while the client is slow to read.
+
+        Raises TransportClosed, or ClientError: the message is too large for the way that it must go.
+        """
         ...
 
     async def close(self, code: int, reason: str) -> None:

@@ -12,6 +12,8 @@ from auricle.transports.base import TransportClosed
 class WebSocketTransport:
     """A `Transport` over an accepted WebSocket."""
 
+    has_track = False
+
     def __init__(self, websocket: WebSocket) -> None:
         self._websocket = websocket
 

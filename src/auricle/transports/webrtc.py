@@ -1,0 +1,242 @@
+"""Events over a WebRTC data channel, audio on a track. The only module that knows aiortc."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from aiortc import RTCConfiguration, RTCDataChannel, RTCPeerConnection, RTCSessionDescription
+from aiortc.exceptions import InternalError, InvalidAccessError, InvalidStateError, OperationError
+from aiortc.sdp import SessionDescription
+
+from auricle.audio.formats import Samples
+from auricle.audio.packets import PACKET_CODECS, packet_decoder
+from auricle.audio.rtp import Packet, RtpAudio
+from auricle.errors import ClientError, Unavailable
+from auricle.transports.base import TransportClosed
+from auricle.transports.ice import IceNetwork, use_network
+
+if TYPE_CHECKING:
+    from aiortc.rtp import RtpPacket
+
+logger = logging.getLogger(__name__)
+
+CONNECT_S = 30.0
+"""How long a peer may take to connect and to open its data channel."""
+TICK_S = 0.1
+"""How often a track is looked at while no packets come."""
+MAX_UNSENT_BYTES = 64 * 1024
+"""Bytes that may wait in the data channel; then `send` waits."""
+MAX_UNREAD_BYTES = 4 * 1024 * 1024
+MAX_UNREAD_S = 60
+"""What may wait to be received; a peer that sends more is faster than any microphone."""
+
+
+class WebRtcTransport:
+    """A `Transport` over one peer connection. Made by `answer`; `close` frees all that it holds."""
+
+    has_track = True
+
+    def __init__(self) -> None:
+        self._peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        self._peer.on("connectionstatechange", self._on_state)
+        self._peer.on("datachannel", self._on_channel)
+        self._channel: RTCDataChannel | None = None
+        self._track = _Track(self._put)
+        self._unread: deque[str | bytes | Samples] = deque()
+        self._unread_bytes = 0
+        self._changed = asyncio.Event()
+        """Something came, was sent, or ended."""
+        self._lost: TransportClosed | None = None
+        loop = asyncio.get_running_loop()
+        self._time_limit = loop.call_later(CONNECT_S, self._lose, 1006, "The peer did not connect in time.")
+        self._ticker = loop.call_later(TICK_S, self._tick)
+
+    @classmethod
+    async def answer(cls, offer: str, network: IceNetwork) -> tuple[WebRtcTransport, str]:
+        """Answer a peer's SDP offer. Returns the answer's SDP too.
+
+        Raises ClientError: the offer can't be used; Unavailable: no address or port is free.
+        """
+        transport = cls()
+        try:
+            return transport, await transport._answer(offer, network)
+        except BaseException:
+            await transport.close(1011, "")
+            raise
+
+    async def _answer(self, offer: str, network: IceNetwork) -> str:
+        try:
+            usable = _usable(SessionDescription.parse(offer))
+            await self._peer.setRemoteDescription(RTCSessionDescription(sdp=usable, type="offer"))
+        except _UNUSABLE as error:
+            raise ClientError("invalid_offer", f"The SDP offer can't be used: {error or 'it is malformed'}.") from None
+        audio, *others = sorted(self._peer.getTransceivers(), key=lambda transceiver: transceiver.kind != "audio")
+        for other in others:  # a camera, or a second microphone
+            other.direction = "inactive"
+        assert self._peer.sctp is not None
+        transports = [audio.receiver.transport.transport, self._peer.sctp.transport.transport]
+        for transport in transports:
+            use_network(transport.iceGatherer._connection, network)
+        # What is said by this name is how aiortc hands each packet on. Its own buffer holds a packet back until three
+        # more are there, and after a loss waits for 16 and drops some of those that came.
+        setattr(audio.receiver, "_RTCRtpReceiver__jitter_buffer", self._track)  # noqa: B010
+        self._track.codecs = {codec.payloadType or 0: codec.name for codec in audio._codecs}
+        await self._peer.setLocalDescription(await self._peer.createAnswer())
+        if not all(transport.iceGatherer.getLocalCandidates() for transport in transports):
+            raise Unavailable("No UDP port is free for another call. Try again later.")
+        answer: str = self._peer.localDescription.sdp
+        return answer
+
+    async def receive(self) -> str | bytes | Samples:
+        while not self._unread:
+            if self._lost:
+                raise self._lost
+            await self._change()
+        message = self._unread.popleft()
+        if isinstance(message, np.ndarray):
+            audio = [message]
+            while self._unread and isinstance(self._unread[0], np.ndarray):
+                audio.append(self._unread.popleft())  # type: ignore[arg-type]
+            message = np.concatenate(audio)
+        self._unread_bytes -= _size(message)
+        return message
+
+    async def send(self, message: str) -> None:
+        while self._channel is None or self._channel.bufferedAmount > MAX_UNSENT_BYTES:
+            if self._lost:
+                raise self._lost
+            await self._change()
+        if self._lost or self._channel.readyState != "open":
+            raise self._lost or TransportClosed(1006)
+        try:
+            self._channel.send(message)
+        except ValueError:
+            text = f"An event of {len(message.encode())} bytes is too large for this peer's data channel."
+            raise ClientError("event_too_large", f"{text} A sideband socket takes it.") from None
+
+    async def close(self, code: int, reason: str) -> None:
+        self._lose(code, reason)
+        # What was sent last must be on its way before the association ends.
+        while self._channel and self._channel.readyState == "open" and self._channel.bufferedAmount:
+            await self._change()
+        await self._peer.close()
+
+    def _put(self, message: str | bytes | Samples) -> None:
+        if self._lost:
+            return
+        self._unread.append(message)
+        self._unread_bytes += _size(message)
+        if self._unread_bytes > MAX_UNREAD_BYTES:
+            self._lose(1008, "The peer sends more than can be taken in.")
+        self._changed.set()
+
+    def _lose(self, code: int, reason: str) -> None:
+        if self._lost is None:
+            self._lost = TransportClosed(code, reason)
+            self._time_limit.cancel()
+            self._ticker.cancel()
+        self._changed.set()
+
+    async def _change(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
+
+    def _tick(self) -> None:
+        self._track.pass_time()
+        self._ticker = asyncio.get_running_loop().call_later(TICK_S, self._tick)
+
+    # What aiortc tells
+
+    def _on_state(self) -> None:
+        match self._peer.connectionState:
+            case "failed":
+                self._lose(1006, "The connection to the peer is lost.")
+            case "closed":
+                self._lose(1000, "The peer closed the connection.")
+
+    def _on_channel(self, channel: RTCDataChannel) -> None:
+        if self._channel is not None:
+            channel.close()
+            return
+        self._channel = channel
+        channel.bufferedAmountLowThreshold = MAX_UNSENT_BYTES
+        channel.on("message", self._put)
+        channel.on("bufferedamountlow", self._changed.set)
+        channel.on("close", lambda: self._lose(1000, "The peer closed the data channel."))
+        self._time_limit.cancel()
+        self._changed.set()
+
+
+class _Track:
+    """Takes packets in the place of aiortc's jitter buffer, and puts out their audio."""
+
+    def __init__(self, put: Any) -> None:
+        self.codecs: dict[int, str] = {}
+        """Names by payload type."""
+        self._put = put
+        self._audio: RtpAudio | None = None
+        self._payload_type = -1
+
+    def add(self, packet: RtpPacket) -> tuple[bool, None]:
+        """Take a packet. Returns that no picture is missing, and that there is nothing to decode for aiortc."""
+        if packet.payload_type != self._payload_type:
+            self._payload_type = packet.payload_type
+            decoder = packet_decoder(self.codecs[packet.payload_type])
+            assert decoder is not None
+            self._audio = RtpAudio(decoder)
+        assert self._audio is not None
+        now_s = asyncio.get_running_loop().time()
+        taken = Packet(packet.sequence_number, packet.timestamp, packet.payload)
+        self._hand_on(self._audio.receive(taken, now_s))
+        return False, None
+
+    def pass_time(self) -> None:
+        """Put in the silence of a track that sends nothing."""
+        if self._audio:
+            self._hand_on(self._audio.pass_time(asyncio.get_running_loop().time()))
+
+    def _hand_on(self, samples: Samples) -> None:
+        if samples.size:
+            self._put(samples)
+
+
+_UNUSABLE = (
+    ValueError,
+    LookupError,
+    AssertionError,
+    AttributeError,
+    TypeError,
+    InternalError,
+    InvalidAccessError,
+    InvalidStateError,
+    OperationError,
+)
+"""What aiortc raises for offers that are malformed or that it can't answer."""
+
+
+def _usable(offer: SessionDescription) -> str:
+    """The offer without what must not be tried. Raises ValueError: it has no audio that we understand."""
+    audio = [media for media in offer.media if media.kind == "audio"]
+    if not audio:
+        raise ValueError("it has no audio media section")
+    if not any(media.kind == "application" for media in offer.media):
+        raise ValueError("it has no data channel")
+    for media in audio:
+        media.rtp.codecs = [codec for codec in media.rtp.codecs if codec.name.lower() in PACKET_CODECS]
+        media.fmt = [codec.payloadType for codec in media.rtp.codecs]
+        if not media.fmt:
+            raise ValueError("its audio has no codec of " + ", ".join(PACKET_CODECS))
+    for media in offer.media:
+        # A browser hides its addresses behind names in its own network (RFC 8828). It finds us; we need not find it,
+        # so there is no end of the candidates either: its own checks tell where it is.
+        media.ice_candidates = [candidate for candidate in media.ice_candidates if not candidate.ip.endswith(".local")]
+        media.ice_candidates_complete = False
+    return str(offer)
+
+
+def _size(message: str | bytes | Samples) -> int:
+    return message.nbytes if isinstance(message, np.ndarray) else len(message)
