@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from auricle.audio.concealment import Concealment
 from auricle.audio.formats import Samples
 from auricle.audio.packets import PacketDecoder
 from auricle.audio.resample import Resampler
@@ -21,8 +22,6 @@ REORDER_S = 0.1
 """After this long it does too."""
 SILENT_AFTER_S = 0.5
 """After this long without a packet the sender counts as silent; until then the network may be slow."""
-MAX_CONCEALED_S = 0.2
-"""Longest stretch that is made up for a loss; the rest of it is silence."""
 MAX_LEAD_S = 1.0
 """How much later than the clock a timestamp may claim to be; beyond it the sender's clock was set anew."""
 
@@ -47,12 +46,13 @@ def _step(later: int, earlier: int, bits: int) -> int:
 class RtpAudio:
     """One stream's signal at 16 kHz. Owns the order of its packets and its decoder. `now_s` is of any steady clock."""
 
-    def __init__(self, decoder: PacketDecoder) -> None:
+    def __init__(self, decoder: PacketDecoder, concealment: Concealment | None = None) -> None:
+        """`concealment` is another than the usual one, to compare them."""
         self._decoder = decoder
+        self._concealment = concealment or Concealment(decoder.rate_hz)
         self._resampler = Resampler(decoder.rate_hz)
-        self._waiting: dict[int, Packet] = {}
-        """Packets after a missing one, by sequence number."""
-        self._waiting_since_s = 0.0
+        self._waiting: dict[int, tuple[Packet, float]] = {}
+        """Packets after a missing one and when they came, by sequence number."""
         self._next_number: int | None = None
         """Sequence number that must come next; None before the first packet."""
         self._next_timestamp = 0
@@ -72,9 +72,7 @@ class RtpAudio:
             self._last_arrival_s = now_s
         if _step(packet.sequence_number, self._next_number, 16) < 0:
             return self._restart(packet, now_s)
-        if not self._waiting:
-            self._waiting_since_s = now_s
-        self._waiting[packet.sequence_number] = packet
+        self._waiting.setdefault(packet.sequence_number, (packet, now_s))
         return self._resampler.resample(np.concatenate([_NOTHING, *self._take_waiting(now_s)]))
 
     def pass_time(self, now_s: float) -> Samples:
@@ -97,17 +95,16 @@ class RtpAudio:
     def _take_waiting(self, now_s: float) -> list[Samples]:
         parts: list[Samples] = []
         while self._waiting:
-            assert self._next_number is not None
-            if self._next_number not in self._waiting:
-                is_new = len(self._waiting) < REORDER_PACKETS and now_s - self._waiting_since_s < REORDER_S
-                if is_new and not self._is_silent:
+            due: int = self._next_number or 0
+            number = min(self._waiting, key=lambda waiting: _step(waiting, due, 16))
+            packet, arrival_s = self._waiting[number]
+            if number != due:
+                may_come = len(self._waiting) < REORDER_PACKETS and now_s - arrival_s < REORDER_S
+                if may_come and not self._is_silent:
                     break
-                first = self._next_number
-                self._next_number = min(self._waiting, key=lambda number: _step(number, first, 16))
                 self._has_lost = True
-            packet = self._waiting.pop(self._next_number)
-            self._next_number = (self._next_number + 1) % (1 << 16)
-            self._waiting_since_s = now_s
+            del self._waiting[number]
+            self._next_number = (number + 1) % (1 << 16)
             parts += self._play(packet, now_s)
         return parts
 
@@ -119,11 +116,11 @@ class RtpAudio:
         gap = _step(packet.timestamp, self._next_timestamp, 32)
         if 0 < gap < (now_s - self._last_arrival_s + MAX_LEAD_S) * self._decoder.rate_hz:
             if self._has_lost:
-                parts.append(self._decoder.conceal(min(gap, round(MAX_CONCEALED_S * self._decoder.rate_hz))))
+                parts.append(self._concealment.conceal(gap))
             parts.append(self._silence(gap - sum(part.size for part in parts)))
         # Else its clock stood still while we put in silence, or was set: the packet just follows.
         try:
-            parts.append(self._decoder.decode(packet.payload))
+            parts.append(self._concealment.follow(self._decoder.decode(packet.payload)))
         except ValueError:
             self._next_timestamp = packet.timestamp  # what it would have held is filled when the next one comes
             self._has_lost = True

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic_core import from_json
 from starlette.datastructures import UploadFile
 
-from auricle.errors import ClientError
+from auricle.errors import ClientError, Unavailable
 from auricle.http.auth import EphemeralKey
 from auricle.http.opening import choose_dialect, connect, initial_config
 from auricle.http.requests import MAX_BODY_BYTES, EphemeralKeyedRoute, State, read_form, shown_key
@@ -127,6 +127,11 @@ async def _begin(
         config = dialect.update(config, settings)
     state.check_room()
     peer, answer = await (await asyncio.to_thread(_webrtc)).answer(offer, state.ice_network)
+    try:
+        state.check_room()  # others may have come meanwhile
+    except Unavailable:
+        await peer.close(1013, "")
+        raise
     transport = CallTransport(peer)
     connection = connect(state, transport, dialect, config)
     call_id = new_id("rtc")
@@ -137,6 +142,7 @@ async def _begin(
         finally:
             state.connections.discard(connection)
             del state.calls[call_id]
+            await transport.close(1011, "")  # in case the goodbye took too long to come to it
 
     state.calls[call_id] = Call(connection, transport, asyncio.get_running_loop().create_task(run()))
     return Response(answer, 201, {"Location": f"/v1/realtime/calls/{call_id}"}, _SDP)

@@ -67,4 +67,6 @@ class ServerState:
     async def drain(self, timeout_s: float) -> None:
         """Take no more sessions and bring those that are open to an end."""
         self.is_draining = True
+        calls = [call.task for call in self.calls.values()]
         await asyncio.gather(*(connection.drain(timeout_s) for connection in self.connections))
+        await asyncio.gather(*calls, return_exceptions=True)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from aiortc import RTCConfiguration, RTCDataChannel, RTCPeerConnection, RTCSessionDescription
@@ -22,8 +22,6 @@ from auricle.transports.ice import IceNetwork, use_network
 if TYPE_CHECKING:
     from aiortc.rtp import RtpPacket
 
-logger = logging.getLogger(__name__)
-
 CONNECT_S = 30.0
 """How long a peer may take to connect and to open its data channel."""
 TICK_S = 0.1
@@ -31,8 +29,12 @@ TICK_S = 0.1
 MAX_UNSENT_BYTES = 64 * 1024
 """Bytes that may wait in the data channel; then `send` waits."""
 MAX_UNREAD_BYTES = 4 * 1024 * 1024
-MAX_UNREAD_S = 60
-"""What may wait to be received; a peer that sends more is faster than any microphone."""
+"""Samples and messages that may wait to be received: of samples a minute. Who sends more is no microphone."""
+_MESSAGE_BYTES = 64
+"""What a message costs beside its text."""
+GOODBYE_S = 0.5
+"""How long a peer has to confirm what it was sent last."""
+_POLL_S = 0.01
 
 
 class WebRtcTransport:
@@ -53,7 +55,7 @@ class WebRtcTransport:
         self._lost: TransportClosed | None = None
         loop = asyncio.get_running_loop()
         self._time_limit = loop.call_later(CONNECT_S, self._lose, 1006, "The peer did not connect in time.")
-        self._ticker = loop.call_later(TICK_S, self._tick)
+        self._ticker = loop.call_later(TICK_S, self._tick, loop.time() + TICK_S)
 
     @classmethod
     async def answer(cls, offer: str, network: IceNetwork) -> tuple[WebRtcTransport, str]:
@@ -84,7 +86,7 @@ class WebRtcTransport:
         # What is said by this name is how aiortc hands each packet on. Its own buffer holds a packet back until three
         # more are there, and after a loss waits for 16 and drops some of those that came.
         setattr(audio.receiver, "_RTCRtpReceiver__jitter_buffer", self._track)  # noqa: B010
-        self._track.codecs = {codec.payloadType or 0: codec.name for codec in audio._codecs}
+        self._track.codecs = {codec.payloadType or 0: codec.name.lower() for codec in audio._codecs}
         await self._peer.setLocalDescription(await self._peer.createAnswer())
         if not all(transport.iceGatherer.getLocalCandidates() for transport in transports):
             raise Unavailable("No UDP port is free for another call. Try again later.")
@@ -97,11 +99,6 @@ class WebRtcTransport:
                 raise self._lost
             await self._change()
         message = self._unread.popleft()
-        if isinstance(message, np.ndarray):
-            audio = [message]
-            while self._unread and isinstance(self._unread[0], np.ndarray):
-                audio.append(self._unread.popleft())  # type: ignore[arg-type]
-            message = np.concatenate(audio)
         self._unread_bytes -= _size(message)
         return message
 
@@ -120,10 +117,21 @@ class WebRtcTransport:
 
     async def close(self, code: int, reason: str) -> None:
         self._lose(code, reason)
-        # What was sent last must be on its way before the association ends.
-        while self._channel and self._channel.readyState == "open" and self._channel.bufferedAmount:
-            await self._change()
-        await self._peer.close()
+        try:
+            for _ in range(round(GOODBYE_S / _POLL_S)):
+                if not self._has_unsent:
+                    break
+                await asyncio.sleep(_POLL_S)
+        finally:
+            await self._peer.close()
+
+    @property
+    def _has_unsent(self) -> bool:
+        """Whether something of what was sent would not reach the peer if the association ended now."""
+        sctp = self._peer.sctp
+        if sctp is None or self._channel is None or self._channel.readyState != "open":
+            return False
+        return bool(self._channel.bufferedAmount or sctp._outbound_queue or sctp._sent_queue)
 
     def _put(self, message: str | bytes | Samples) -> None:
         if self._lost:
@@ -145,18 +153,19 @@ class WebRtcTransport:
         self._changed.clear()
         await self._changed.wait()
 
-    def _tick(self) -> None:
-        self._track.pass_time()
-        self._ticker = asyncio.get_running_loop().call_later(TICK_S, self._tick)
+    def _tick(self, due_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        # If this comes late, packets that came in time may still lie in the socket: that is no silence of the sender's.
+        if loop.time() < due_s + TICK_S:
+            self._track.pass_time()
+        self._ticker = loop.call_later(TICK_S, self._tick, loop.time() + TICK_S)
 
     # What aiortc tells
 
     def _on_state(self) -> None:
-        match self._peer.connectionState:
-            case "failed":
-                self._lose(1006, "The connection to the peer is lost.")
-            case "closed":
-                self._lose(1000, "The peer closed the connection.")
+        # A peer that says goodbye closes the channel first.
+        if self._peer.connectionState in ("failed", "closed"):
+            self._lose(1006, "The connection to the peer is lost.")
 
     def _on_channel(self, channel: RTCDataChannel) -> None:
         if self._channel is not None:
@@ -174,7 +183,7 @@ class WebRtcTransport:
 class _Track:
     """Takes packets in the place of aiortc's jitter buffer, and puts out their audio."""
 
-    def __init__(self, put: Any) -> None:
+    def __init__(self, put: Callable[[Samples], None]) -> None:
         self.codecs: dict[int, str] = {}
         """Names by payload type."""
         self._put = put
@@ -185,9 +194,7 @@ class _Track:
         """Take a packet. Returns that no picture is missing, and that there is nothing to decode for aiortc."""
         if packet.payload_type != self._payload_type:
             self._payload_type = packet.payload_type
-            decoder = packet_decoder(self.codecs[packet.payload_type])
-            assert decoder is not None
-            self._audio = RtpAudio(decoder)
+            self._audio = RtpAudio(packet_decoder(self.codecs[packet.payload_type]))
         assert self._audio is not None
         now_s = asyncio.get_running_loop().time()
         taken = Packet(packet.sequence_number, packet.timestamp, packet.payload)
@@ -214,6 +221,8 @@ _UNUSABLE = (
     InvalidAccessError,
     InvalidStateError,
     OperationError,
+    StopIteration,
+    RuntimeError,  # which StopIteration becomes in a coroutine
 )
 """What aiortc raises for offers that are malformed or that it can't answer."""
 
@@ -239,4 +248,4 @@ def _usable(offer: SessionDescription) -> str:
 
 
 def _size(message: str | bytes | Samples) -> int:
-    return message.nbytes if isinstance(message, np.ndarray) else len(message)
+    return message.nbytes if isinstance(message, np.ndarray) else len(message) + _MESSAGE_BYTES
