@@ -31,11 +31,34 @@ The socket is `/v1/realtime?intent=transcription`; its events are described in t
 
 def create_app(settings: Settings) -> FastAPI:
     """The server as an ASGI application; `Server` runs it. Raises ValueError: a setting is wrong."""
+    app = FastAPIOffline(
+        title="Auricle",
+        version=__version__,
+        description=DESCRIPTION,
+        redoc_url=None,
+        strict_content_type=False,  # a body without a Content-Type is read as JSON
+        responses={"4XX": {"model": ErrorResponse, "description": "What is wrong with the request"}},
+    )
+    app.state.server = _server_state(settings)
+    app.include_router(realtime.router)
+    app.include_router(transcriptions.router)
+    app.include_router(calls.router)
+    app.include_router(service.keyed_router)
+    app.include_router(service.router)
+    app.include_router(playground.router)
+    answer_errors(app)
+    wants_key = bool(settings.all_api_keys)
+    guard_origins(app, OriginPolicy(settings.allowed_origins, own_names(settings.host), wants_key=wants_key))
+    return app
+
+
+def _server_state(settings: Settings) -> ServerState:
+    """All parts of the server."""
     models = model_directory(settings.model, settings.aliases)
     worker = Worker(WorkerSpec(models, settings.threads, settings.decode_timeout_s))
     detector = SileroDetector.embedded()
     secret = settings.signing_secret
-    state = ServerState(
+    return ServerState(
         authenticator=Authenticator(settings.all_api_keys, secret.get_secret_value() if secret else None),
         models=models,
         scheduler=BatchScheduler(detector, worker, settings.max_batch, turn_judge(), denoised_detector()),
@@ -64,23 +87,3 @@ def create_app(settings: Settings) -> FastAPI:
         if settings.webrtc
         else None,
     )
-
-    app = FastAPIOffline(
-        title="Auricle",
-        version=__version__,
-        description=DESCRIPTION,
-        redoc_url=None,
-        strict_content_type=False,  # a body without a Content-Type is read as JSON
-        responses={"4XX": {"model": ErrorResponse, "description": "What is wrong with the request"}},
-    )
-    app.state.server = state
-    app.include_router(realtime.router)
-    app.include_router(transcriptions.router)
-    app.include_router(calls.router)
-    app.include_router(service.keyed_router)
-    app.include_router(service.router)
-    app.include_router(playground.router)
-    answer_errors(app)
-    wants_key = bool(settings.all_api_keys)
-    guard_origins(app, OriginPolicy(settings.allowed_origins, own_names(settings.host), wants_key=wants_key))
-    return app
