@@ -105,16 +105,16 @@ class RtpAudio:
                 self._has_lost = True
             del self._waiting[number]
             self._next_number = (number + 1) % (1 << 16)
-            parts += self._play(packet, now_s)
+            parts += self._play(packet, arrival_s)
         return parts
 
-    def _play(self, packet: Packet, now_s: float) -> list[Samples]:
+    def _play(self, packet: Packet, arrival_s: float) -> list[Samples]:
         """The signal from where it ended to the end of this packet."""
         parts: list[Samples] = []
         if not packet.payload:  # sent to keep the way open
             return parts
         gap = _step(packet.timestamp, self._next_timestamp, 32)
-        if 0 < gap < (now_s - self._last_arrival_s + MAX_LEAD_S) * self._decoder.rate_hz:
+        if 0 < gap < (arrival_s - self._last_arrival_s + MAX_LEAD_S) * self._decoder.rate_hz:
             if self._has_lost:
                 parts.append(self._concealment.conceal(gap))
             parts.append(self._silence(gap - sum(part.size for part in parts)))
@@ -126,7 +126,7 @@ class RtpAudio:
             self._has_lost = True
             return parts
         self._next_timestamp = (packet.timestamp + parts[-1].size) % (1 << 32)
-        self._last_arrival_s = now_s
+        self._last_arrival_s = arrival_s
         self._is_silent = self._has_lost = False
         return parts
 

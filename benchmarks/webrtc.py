@@ -1,0 +1,202 @@
+"""What a call over WebRTC costs beside a session over the socket: delay, errors, CPU.
+
+    python benchmarks/webrtc.py --audio FOLDER [--calls 10] [--seconds 60] [--kind clean]
+
+FOLDER holds a `manifest.jsonl` and the files, as `docs/bench.md` says. The same recordings are spoken in real time, in
+so many sessions at once, first over the socket and then over WebRTC, to a server that is started for it. Each session
+speaks its own row of recordings, 20 ms at a time; calls send Opus.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import fractions
+import json
+import random
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from av import AudioFrame
+from rich.console import Console
+from rich.table import Table
+
+from auricle.audio.formats import AudioFormat
+from auricle.bench.corpus import Clip, load_clips, of_kinds
+from auricle.bench.latency import latencies, transcript
+from auricle.bench.scoring import Score
+from auricle.bench.server import ServerProcesses, started_server
+from auricle.bench.session_run import Record, SessionRun, Setup
+from auricle.client import RealtimeClient
+
+CHUNK_S = 0.02
+PAUSE_S = 1.0
+"""Silence between recordings."""
+RAMP_S = 2.0
+PCM = AudioFormat("audio/pcm", 24_000)
+SETTINGS = {
+    "format": {"type": "audio/pcm", "rate": 24_000},
+    "transcription": {"model": "gpt-4o-transcribe"},
+    "turn_detection": {"type": "server_vad", "silence_duration_ms": 500},
+}
+
+
+class Microphone(MediaStreamTrack):
+    """Hands on what is put into it."""
+
+    kind = "audio"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.chunks: asyncio.Queue[bytes] = asyncio.Queue()
+        self._samples_sent = 0
+
+    async def recv(self) -> AudioFrame:
+        samples = np.frombuffer(await self.chunks.get(), np.int16)
+        frame = AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = PCM.rate_hz, self._samples_sent, fractions.Fraction(1, 24_000)
+        self._samples_sent += samples.size
+        return frame
+
+
+class CallClient(RealtimeClient):
+    """A client whose events go over a data channel and whose audio goes over a track."""
+
+    def __init__(self) -> None:
+        self.microphone = Microphone()
+        self.peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        self.peer.addTrack(self.microphone)
+        self._channel = self.peer.createDataChannel("oai-events")
+        self._told: asyncio.Queue[str] = asyncio.Queue()
+        self._channel.on("message", self._told.put_nowait)
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(cls, base_url: str, api_key: str | None) -> AsyncIterator[CallClient]:
+        client = cls()
+        await client.peer.setLocalDescription(await client.peer.createOffer())
+        async with httpx.AsyncClient(timeout=30) as http:
+            answer = await http.post(
+                f"{base_url}/realtime/calls",
+                content=client.peer.localDescription.sdp,
+                headers={"Content-Type": "application/sdp", "Authorization": f"Bearer {api_key}"},
+            )
+        answer.raise_for_status()
+        await client.peer.setRemoteDescription(RTCSessionDescription(sdp=answer.text, type="answer"))
+        client._told.put_nowait(await client._told.get())  # the first event: the channel is open
+        yield client
+        await client.peer.close()
+
+    async def send(self, event: dict[str, Any]) -> None:
+        self._channel.send(json.dumps(event))
+
+    async def events(self) -> AsyncIterator[dict[str, Any]]:
+        while True:
+            yield json.loads(await self._told.get())
+
+    async def append_bytes(self, data: bytes) -> None:
+        self.microphone.chunks.put_nowait(data)
+
+
+@dataclass
+class Result:
+    """What a transport cost."""
+
+    delays_ms: list[float]
+    """From the end of the silence that ends a turn to its `completed`."""
+    wer_percent: float
+    cpu_percent: float
+    """Of a core, for each session."""
+    problems: list[str]
+
+
+def rows(clips: Sequence[Clip], sessions: int, seconds: float) -> list[list[Clip]]:
+    """For each session its recordings, about so long together."""
+    chance = random.Random(0)
+    found = []
+    for _ in range(sessions):
+        row, audio_s = [], 0.0
+        while audio_s < seconds:
+            row.append(chance.choice(clips))
+            audio_s += len(row[-1].wire_bytes(PCM, PAUSE_S)) / PCM.bytes_per_ms / 1000
+        found.append(row)
+    return found
+
+
+async def speak(
+    connect: AbstractAsyncContextManager[RealtimeClient], setup: Setup, row: Sequence[Clip], delay_s: float
+) -> Record:
+    """One session's row of recordings."""
+    record = Record(Clip("row", Path(), "clean", " ".join(clip.text for clip in row)), CHUNK_S)
+    await asyncio.sleep(delay_s)
+    async with connect as client:
+        run = SessionRun(client, setup, record)
+        reading = asyncio.create_task(run.read())
+        await run.configure()
+        await run.send(b"".join(clip.wire_bytes(PCM, PAUSE_S) for clip in row), time.perf_counter() + 3600)
+        await run.finish()
+        reading.cancel()
+    return record
+
+
+async def measure(kind: type[RealtimeClient], base_url: str, server: ServerProcesses, plan: list[list[Clip]]) -> Result:
+    """All sessions at once over one transport."""
+    setup = Setup(base_url, "any", SETTINGS, round(1000 * CHUNK_S * PCM.bytes_per_ms), CHUNK_S, 1.0, 20.0)
+    async with kind.connect(base_url, "any"):  # loads what is loaded once
+        pass
+    async with server.watched() as usage:
+        records = await asyncio.gather(
+            *(
+                speak(kind.connect(base_url, "any"), setup, row, RAMP_S * index / len(plan))
+                for index, row in enumerate(plan)
+            )
+        )
+    score = Score()
+    for record in records:
+        score.add(record.clip.text, transcript(record))
+    found = [latency for record in records for latency in latencies(record) if latency.measure == "stop_to_completed"]
+    return Result(
+        [1000 * latency.value_s for latency in found],
+        score.percent,
+        100 * usage.cpu_s / sum(record.audio_s for record in records),
+        [record.problem for record in records if record.problem],
+    )
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--audio", type=Path, required=True, help="folder with manifest.jsonl")
+    parser.add_argument("--kind", default="clean")
+    parser.add_argument("--calls", type=int, default=10, help="sessions at once")
+    parser.add_argument("--seconds", type=float, default=60, help="how long each speaks")
+    arguments = parser.parse_args()
+    clips = of_kinds(load_clips(arguments.audio), arguments.kind.split(","))
+    plan = rows(clips, arguments.calls, arguments.seconds)
+    table = Table(
+        "transport", "turns", "end of speech → completed, ms", "p95", "WER %", "CPU of a session, % of a core"
+    )
+    with started_server() as (base_url, pid):
+        for name, kind in (("socket", RealtimeClient), ("WebRTC", CallClient)):
+            result = await measure(kind, base_url, ServerProcesses(pid), plan)
+            delays_ms = np.percentile(result.delays_ms, [50, 95])
+            table.add_row(
+                f"{name}, {arguments.calls} at once",
+                str(len(result.delays_ms)),
+                *(f"{delay_ms:.0f}" for delay_ms in delays_ms),
+                f"{result.wer_percent:.2f}",
+                f"{result.cpu_percent:.1f}",
+            )
+            for problem in result.problems:
+                print(f"{name}: {problem}")
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
