@@ -43,16 +43,16 @@ export class Resampler {
     const line = new Float32Array(this._kept.length + samples.length);
     line.set(this._kept);
     line.set(samples, this._kept.length);
-    const count = Math.max(0, Math.ceil((line.length - this._reach - this._position) / this._step));
-    const output = new Float32Array(count);
-    for (let index = 0; index < count; index += 1) {
-      output[index] = this._at(line, this._position);
-      this._position += this._step;
+    const output = new Float32Array(Math.ceil(line.length / this._step));
+    let count = 0;
+    for (; this._position + this._reach < line.length; this._position += this._step) {
+      output[count] = this._at(line, this._position);
+      count += 1;
     }
     const done = Math.max(0, Math.min(line.length, Math.floor(this._position) - this._reach));
     this._kept = line.slice(done);
     this._position -= done;
-    return output;
+    return output.subarray(0, count);
   }
 
   _at(line, position) {

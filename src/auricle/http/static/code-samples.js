@@ -15,6 +15,9 @@ const FFMPEG_FORMAT = { 'audio/pcm': 's16le', 'audio/pcmu': 'mulaw', 'audio/pcma
 /** Seconds of silence that end any turn. `semantic_vad` waits for up to 8. */
 const SILENCE_S = { server_vad: (settings) => settings.silence_duration_ms / 1000 + 0.5, semantic_vad: () => 9 };
 
+/** Longer literals are broken into lines. */
+const LINE_LENGTH = 56;
+
 const TEXT = 'conversation.item.input_audio_transcription';
 
 /** What the programs need to know of the audio. */
@@ -41,7 +44,7 @@ export function pythonLiteral(value, indent = '') {
     : Object.entries(value).map(([name, part]) => `${JSON.stringify(name)}: ${pythonLiteral(part, inner)}`);
   const [open, close] = Array.isArray(value) ? '[]' : '{}';
   const line = `${open}${entries.join(', ')}${close}`;
-  if (line.length + indent.length <= 80 && !line.includes('\n')) return line;
+  if (line.length + indent.length <= LINE_LENGTH && !line.includes('\n')) return line;
   return `${open}\n${entries.map((entry) => `${inner}${entry},\n`).join('')}${indent}${close}`;
 }
 
@@ -56,7 +59,7 @@ export function javascriptLiteral(value, indent = '') {
   if (!entries.length) return Array.isArray(value) ? '[]' : '{}';
   const [open, close] = Array.isArray(value) ? ['[', ']'] : ['{ ', ' }'];
   const line = `${open}${entries.join(', ')}${close}`;
-  if (line.length + indent.length <= 80 && !line.includes('\n')) return line;
+  if (line.length + indent.length <= LINE_LENGTH && !line.includes('\n')) return line;
   return `${open.trim()}\n${entries.map((entry) => `${inner}${entry},\n`).join('')}${indent}${close.trim()}`;
 }
 
@@ -74,7 +77,8 @@ export function pythonSample(settings, place) {
     : ['realtime', 'extra_query={"intent": "transcription"}', 'session'];
   const expectsText = settings.model !== 'none';
   return `# pip install "openai[realtime]"
-# Audio in this session's format: ${facts.ffmpeg}
+# Audio in this session's format:
+#   ${facts.ffmpeg}
 import base64
 
 from openai import OpenAI
@@ -82,7 +86,7 @@ from openai import OpenAI
 session = ${pythonLiteral(sessionObject(settings))}
 
 with open("speech.raw", "rb") as file:
-    audio = file.read()${facts.silenceBytes ? ` + ${fill}  # silence, which ends the last turn` : ''}
+    audio = file.read()${facts.silenceBytes ? ` + ${fill}  # silence ends the last turn` : ''}
 
 client = OpenAI(
     base_url="${place.origin}/v1",${socket}
@@ -93,7 +97,7 @@ with client.${namespace}.connect(${query}) as connection:
     for start in range(0, len(audio), ${facts.bytesPerSecond}):
         chunk = base64.b64encode(audio[start : start + ${facts.bytesPerSecond}]).decode()
         connection.input_audio_buffer.append(audio=chunk)
-${facts.silenceBytes ? '' : '    connection.input_audio_buffer.commit()\n'}    # Answered once all audio before it was heard: then no further item will begin.
+${facts.silenceBytes ? '' : '    connection.input_audio_buffer.commit()\n'}    # Answered once all audio before it was heard: then no further item begins.
     connection.${update}.update(session=${beta ? '{}' : '{"type": "transcription"}'})
 
     updates = waiting = 0
@@ -126,7 +130,8 @@ function keySample(settings, place) {
   return `const base = '${place.origin}';
 const session = ${javascriptLiteral(sessionObject(settings))};
 
-// A short-lived key that carries these settings. Make it on your own server: the API key is not for browsers.
+// A short-lived key that carries these settings.
+// Make it on your own server: the API key is not for browsers.
 const response = await fetch(\`\${base}${path}\`, {
   method: 'POST',
   headers: { Authorization: 'Bearer ${apiKey(place)}', 'Content-Type': 'application/json' },
@@ -147,7 +152,8 @@ function nodeSample(settings, place) {
     ? `Buffer.concat([await readFile('speech.raw'), ${silence}]); // silence ends the last turn`
     : "await readFile('speech.raw');";
   return `// Save as transcribe.mjs, then: node transcribe.mjs (Node 22 or newer)
-// Audio in this session's format: ${facts.ffmpeg}
+// Audio in this session's format:
+//   ${facts.ffmpeg}
 import { readFile } from 'node:fs/promises';
 
 ${keySample(settings, place)}
@@ -161,7 +167,7 @@ socket.onopen = () => {
     const chunk = audio.subarray(start, start + ${facts.bytesPerSecond});
     send({ type: 'input_audio_buffer.append', audio: chunk.toString('base64') });
   }
-${facts.silenceBytes ? '' : "  send({ type: 'input_audio_buffer.commit' });\n"}  // Answered once all audio before it was heard: then no further item will begin.
+${facts.silenceBytes ? '' : "  send({ type: 'input_audio_buffer.commit' });\n"}  // Answered once all audio before it was heard: then no further item begins.
   send({ type: '${updateType(settings.dialect)}', session: ${beta ? '{}' : "{ type: 'transcription' }"} });
 };
 
@@ -215,7 +221,8 @@ export function curlSample(settings, place) {
   const { path, body } = keyRequest(settings);
   // In a shell's single quotes everything stands for itself but the quote.
   const json = JSON.stringify(body, null, 2).replaceAll("'", "'\\''");
-  return `# Makes a short-lived key that carries these settings. A browser opens a session with it.
+  return `# Makes a short-lived key that carries these settings,
+# with which a browser opens a session.
 curl ${place.origin}${path} \\
   -H 'Authorization: Bearer ${apiKey(place)}' \\
   -H 'Content-Type: application/json' \\

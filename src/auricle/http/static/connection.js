@@ -9,7 +9,7 @@ const GATHERING_TIMEOUT_MS = 1000;
 
 /**
  * Why there is no session. `kind` is one of `key` (wanted or wrong), `full`, `refused` (the request is wrong),
- * `network` (nobody answered), `webrtc` (no media connection), `unsupported`.
+ * `network` (nobody answered), `webrtc` (no media connection), `no-webrtc` (the server takes no calls).
  */
 export class ConnectError extends Error {
   constructor(kind, message, { retryAfter_s = null, param = null, code = null } = {}) {
@@ -30,7 +30,8 @@ export async function post(url, headers, body) {
   const { error } = await response.json().catch(() => ({ error: null }));
   const message = error?.message ?? `The server answered ${response.status}.`;
   const kinds = { 401: 'key', 503: 'full' };
-  const kind = kinds[response.status] ?? (response.status >= 500 ? 'network' : 'refused');
+  const byStatus = kinds[response.status] ?? (response.status >= 500 ? 'network' : 'refused');
+  const kind = error?.code === 'webrtc_disabled' ? 'no-webrtc' : byStatus;
   const retryAfter_s = Number(response.headers.get('Retry-After')) || null;
   throw new ConnectError(kind, message, { retryAfter_s, param: error?.param, code: error?.code });
 }

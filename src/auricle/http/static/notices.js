@@ -33,6 +33,7 @@ const FAILURES = {
     'WebRTC can’t get through',
     'The server answers, but its media port (UDP) is out of reach: a firewall or proxy may be in between. WebSocket needs no further port.',
   ],
+  'no-webrtc': ['This server takes no WebRTC calls', 'It was started without them. WebSocket works all the same.'],
   key: ['An API key is needed', 'Start again to enter one.'],
 };
 
@@ -64,7 +65,7 @@ export function noticeFor(phase, detail, actions) {
 }
 
 function remedies(kind, { start, useWebSocket, useSample }) {
-  if (kind === 'webrtc') return [{ label: 'Use WebSocket', act: useWebSocket }];
+  if (['webrtc', 'no-webrtc'].includes(kind)) return [{ label: 'Use WebSocket', act: useWebSocket }];
   if (['insecure', 'denied', 'none', 'busy'].includes(kind)) return [{ label: 'Use the sample', act: useSample }];
   if (['network', 'key'].includes(kind)) return [{ label: 'Start again', act: start }];
   return [];

@@ -189,7 +189,7 @@ export class Run {
       if (!(await key.ask(Boolean(key.value), error.message))) throw this._isStopped ? new Stopped() : error;
     } else if (error.kind === 'full') {
       await this._wait('full', error.retryAfter_s ?? FULL_RETRY_S, error.message);
-    } else if (isAgain && error.kind !== 'refused') {
+    } else if (isAgain && !['refused', 'no-webrtc'].includes(error.kind)) {
       const longest_s = Math.min(LONGEST_RETRY_S, FIRST_RETRY_S * 2 ** attempt);
       // Some chance in it, so that all the clients of a server don't come back in the same moment.
       await this._wait('reconnecting', longest_s * (0.75 + Math.random() / 4), error.message);

@@ -54,6 +54,9 @@ const BETA_FORMATS = { 'audio/pcm': 'pcm16', 'audio/pcmu': 'g711_ulaw', 'audio/p
 /** Objects of several kinds with different fields: an update of one names its `type`. */
 const TAGGED = new Set(['format', 'turn_detection']);
 
+/** What takes back a field, where that is not `null`. */
+const CLEARED = { model: '' };
+
 /** Where each setting stands in the session object. */
 const PATHS = {
   ga: paths('audio.input.transcription', 'audio.input.turn_detection', 'audio.input.noise_reduction', {
@@ -146,8 +149,8 @@ export function sessionObject(settings) {
 }
 
 /**
- * What an update has to say to get from one session object to another: changed fields, and `null` for those that are
- * gone. `null` if nothing changed.
+ * What an update has to say to get from one session object to another: changed fields, and `null` (for the model an
+ * empty name) for those that are gone. `null` if nothing changed.
  *
  * @param {object} before
  * @param {object} after
@@ -162,7 +165,7 @@ export function sessionPatch(before, after) {
 function difference(before, after) {
   const patch = {};
   for (const name of new Set([...Object.keys(before), ...Object.keys(after)])) {
-    const [old, now] = [before[name] ?? null, after[name] ?? null];
+    const [old, now] = [before[name] ?? CLEARED[name] ?? null, after[name] ?? CLEARED[name] ?? null];
     if (JSON.stringify(old) === JSON.stringify(now)) continue;
     const nested = isObject(old) && isObject(now) && !(TAGGED.has(name) && old.type !== now.type);
     patch[name] = nested ? difference(old, now) : now;

@@ -93,9 +93,9 @@ export class Transcript {
   apply(event, now_ms, expectsText = true) {
     switch (event.type) {
       case 'input_audio_buffer.speech_started':
-        return this._change(event.item_id, { start_ms: this._offset_ms + event.audio_start_ms, startedAt: now_ms });
+        return this._change(event.item_id, { start_ms: this._onClock(event.audio_start_ms), startedAt: now_ms });
       case 'input_audio_buffer.speech_stopped':
-        return this._change(event.item_id, { end_ms: this._offset_ms + event.audio_end_ms, stoppedAt: now_ms });
+        return this._change(event.item_id, { end_ms: this._onClock(event.audio_end_ms), stoppedAt: now_ms });
       case 'input_audio_buffer.committed':
         return this._commit(event.item_id, expectsText);
       case 'input_audio_buffer.cleared':
@@ -112,6 +112,11 @@ export class Transcript {
       default:
         return null;
     }
+  }
+
+  /** A session's time on the run's clock. Over WebRTC a session hears a little more than the run. */
+  _onClock(session_ms) {
+    return Math.max(0, this._offset_ms + session_ms);
   }
 
   _item(id) {
