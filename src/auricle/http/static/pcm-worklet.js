@@ -1,4 +1,4 @@
-/** Runs on the audio thread: hands the samples that pass by to the page, 20 ms at a time. */
+/** Runs on the audio thread: hands the microphone's samples to the page, 20 ms at a time. */
 
 const CHUNK_S = 0.02;
 

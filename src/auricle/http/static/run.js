@@ -125,7 +125,7 @@ export class Run {
 
   /** Play a recording aloud, or not. */
   setHeard(isHeard) {
-    this._source?.setHeard(isHeard);
+    this._source?.setHeard?.(isHeard);
   }
 
   /** Don't wait any longer before the next try. */
