@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
@@ -29,15 +29,29 @@ def chromium_path() -> str:
 
 
 @pytest.fixture(scope="module")
-def browser(chromium_path: str) -> Iterator[Browser]:
-    """Chromium without a window. The microphone is allowed, and gives beeps."""
+def launch(chromium_path: str) -> Iterator[Callable[..., Browser]]:
+    """Starts a Chromium without a window, with further flags. Its microphone is allowed, and gives beeps.
+
+    `--use-file-for-fake-audio-capture=FILE%noloop` lets it give a WAV file instead, once for each time it is opened.
+    """
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path=chromium_path,
-            args=["--no-sandbox", "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"],
-        )
-        yield chromium
-        chromium.close()
+        started: list[Browser] = []
+
+        def start(*flags: str) -> Browser:
+            fakes = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
+            arguments = ["--no-sandbox", *fakes, *flags]
+            started.append(playwright.chromium.launch(executable_path=chromium_path, args=arguments))
+            return started[-1]
+
+        yield start
+        for chromium in started:
+            chromium.close()
+
+
+@pytest.fixture(scope="module")
+def browser(launch: Callable[..., Browser]) -> Browser:
+    """A Chromium that all tests of a module share."""
+    return launch()
 
 
 @pytest.fixture

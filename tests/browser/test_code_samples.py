@@ -7,12 +7,14 @@ import re
 import shutil
 import subprocess
 import sys
+import wave
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from clips import ALAW, PCM_24K, ULAW, wire_bytes
+from clips import ALAW, PCM_24K, ULAW, silence, wire_bytes
 from conftest import RunningServer
 from playwright.sync_api import Browser
 from wire import opening
@@ -105,9 +107,18 @@ def test_curl_makes_a_key(sample: Sample, settings: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("dialect", ["ga", "beta"])
-def test_browser_program_is_one(sample: Sample, browser: Browser, dialect: str) -> None:
-    """It parses as a module's body; that it works over WebRTC is a test of its own."""
-    program = sample("javascript", {"dialect": dialect, "turn_detection": "none"}, "webrtc")
-    page = browser.new_page()
-    page.evaluate("(program) => { Object.getPrototypeOf(async () => {}).constructor(program); }", program)
-    assert "RTCPeerConnection" in program
+def test_browser_program_hears_the_microphone(
+    server: RunningServer, sample: Sample, launch: Callable[..., Browser], tmp_path: Path, dialect: str
+) -> None:
+    spoken = tmp_path / "speech.wav"
+    with wave.open(str(spoken), "wb") as recording:
+        recording.setnchannels(1)
+        recording.setsampwidth(2)
+        recording.setframerate(24_000)
+        recording.writeframes(wire_bytes(np.concatenate([silence(1), opening(), silence(2)])))
+    page = launch(f"--use-file-for-fake-audio-capture={spoken}%noloop").new_page()
+    page.goto(f"{server.root_url}/playground/icon.svg")
+    program = sample("javascript", {"dialect": dialect}, "webrtc")
+    with page.expect_console_message(lambda message: message.type == "log", timeout=60_000) as first:
+        page.evaluate("(program) => Object.getPrototypeOf(async () => {}).constructor(program)()", program)
+    assert "the worst of times" in first.value.text.lower()
