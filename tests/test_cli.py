@@ -180,6 +180,7 @@ def test_a_started_server_says_what_to_do_next(server: RunningServer):
     assert server.base_url in said
     assert f'OpenAI(base_url="{server.base_url}"' in said
     assert server.root_url + "/docs" in said
+    assert f"in a browser: {server.root_url}/\n" in said
 
 
 # TLS

@@ -48,7 +48,8 @@ Auricle listens at {base_url} for clients of OpenAI's Realtime transcription API
   with OpenAI(base_url="{base_url}", api_key="{key}").realtime.connect(extra_query={{"intent": "transcription"}}) as c:
       print(c.recv())
 
-The README has a whole program, {docs_url} the REST API. Ctrl-C stops the server.
+Try it in a browser: {root_url}/
+The README has a whole program, {root_url}/docs the REST API. Ctrl-C stops the server.
 """
 
 
@@ -141,9 +142,7 @@ def serve(
 
 
 def _print_example(key: str, base_url: str) -> None:
-    print(
-        _CLIENT_EXAMPLE.format(base_url=base_url, key=key, docs_url=base_url.removesuffix("/v1") + "/docs"), flush=True
-    )
+    print(_CLIENT_EXAMPLE.format(base_url=base_url, key=key, root_url=base_url.removesuffix("/v1")), flush=True)
 
 
 @app.command()

@@ -131,18 +131,18 @@ export class Recording {
   /**
    * Read a recording of any format that the browser knows.
    *
-   * @param {ArrayBuffer} bytes
+   * @param {Promise<ArrayBuffer>} bytes
    * @param {boolean} isHeard   whether it is also played aloud
    * @returns {Promise<Recording>}
-   * @throws {SourceError}
+   * @throws {SourceError} or what `bytes` fails with
    */
   static async open(bytes, isHeard) {
-    const context = new AudioContext();
+    const context = new AudioContext(); // before anything is waited for: some browsers allow sound only in a click
     try {
-      return new Recording(context, await context.decodeAudioData(bytes), isHeard);
-    } catch {
+      return new Recording(context, await decoded(context, await bytes), isHeard);
+    } catch (error) {
       await context.close();
-      throw new SourceError('file', 'The browser finds no audio in that file.');
+      throw error;
     }
   }
 
@@ -183,6 +183,12 @@ export class Recording {
     clearInterval(this._timer);
     this.onended();
   }
+}
+
+async function decoded(context, bytes) {
+  return context.decodeAudioData(bytes).catch(() => {
+    throw new SourceError('file', 'The browser finds no audio in that file.');
+  });
 }
 
 /** The mean of all channels. @param {AudioBuffer} buffer */

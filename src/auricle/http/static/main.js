@@ -54,13 +54,16 @@ async function openSource() {
     }
     case 'file':
       if (!chosenFile) throw new SourceError('unchosen', 'Choose a file first.');
-      return Recording.open(await chosenFile.arrayBuffer(), isHeard());
-    default: {
-      const response = await fetch(SAMPLE_URL).catch(() => null);
-      if (!response?.ok) throw new SourceError('sample', 'The server has no sample.');
-      return Recording.open(await response.arrayBuffer(), isHeard());
-    }
+      return Recording.open(chosenFile.arrayBuffer(), isHeard());
+    default:
+      return Recording.open(sampleBytes(), isHeard());
   }
+}
+
+async function sampleBytes() {
+  const response = await fetch(SAMPLE_URL).catch(() => null);
+  if (!response?.ok) throw new SourceError('sample', 'The server has no sample.');
+  return response.arrayBuffer();
 }
 
 const isHeard = () => document.querySelector(`[data-source=${chosen('source')}] .heard`).checked;

@@ -5,7 +5,7 @@ import { RealtimeClient } from './realtime.js';
 import { Transcript } from './transcript.js';
 
 const FIRST_RETRY_S = 0.5;
-const LONGEST_RETRY_S = 15;
+const LONGEST_RETRY_S = 8;
 const FULL_RETRY_S = 5;
 /** Sound that is still on its way when a WebRTC track falls silent. */
 const TRACK_TAIL_MS = 600;
@@ -214,6 +214,7 @@ export class Run {
     this.transcript.beginSession(this.clock_ms - ahead_ms);
     this._committed_ms = this.clock_ms;
     this._enter('listening');
+    this.update(this._settings); // they may have changed meanwhile
     this._callbacks.ongap();
   }
 

@@ -12,7 +12,7 @@ const LABEL_PX = 22;
 /** Distance of "now" from the right edge. */
 const NOW_PX = 20;
 /** Quiet speech is drawn up to this much taller. */
-const LARGEST_GAIN = 2.6;
+const LARGEST_GAIN = 4;
 /** What is kept: more than the widest screen shows. */
 const MAX_BARS = 20 * 60 * 4;
 /** How often it is drawn where motion is not wanted. */
@@ -225,4 +225,4 @@ export class Waveform {
 }
 
 /** A peak as the ear takes it: quiet speech is still seen. @param {number} peak 0…1 */
-const loudness = (peak) => Math.min(1, peak ** 0.65 * 1.1);
+const loudness = (peak) => Math.min(1, peak ** 0.8);
