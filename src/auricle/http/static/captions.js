@@ -135,6 +135,6 @@ function facts(item) {
 function gapText(gap, isPaused) {
   const start = clockTime(gap.start_ms);
   if (gap.end_ms === null) return `Connection lost at ${start}`;
-  if (isPaused || gap.end_ms - gap.start_ms < 100) return `Connection lost at ${start}; a new session goes on from there`;
-  return `Connection lost: nothing was heard from ${start} to ${clockTime(gap.end_ms)}. A new session goes on`;
+  if (isPaused || gap.end_ms - gap.start_ms < 100) return `Connection lost at ${start}; the rest is heard in a new session`;
+  return `Connection lost: nothing was heard from ${start} to ${clockTime(gap.end_ms)}`;
 }
