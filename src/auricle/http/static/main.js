@@ -128,9 +128,10 @@ let countdown = null;
 /** The phase in words; where it is tried again, with the seconds until then. */
 function showStateText(phase, { until_ms }) {
   clearInterval(countdown);
+  page.stateText.textContent = PHASE_TEXT[phase];
   const write = () => {
-    const rest_s = until_ms ? Math.max(0, Math.ceil((until_ms - performance.now()) / 1000)) : 0;
-    page.stateText.textContent = PHASE_TEXT[phase] + (until_ms ? `, next try in ${rest_s} s` : '');
+    const rest_s = Math.max(0, Math.ceil((until_ms - performance.now()) / 1000));
+    byId('state-wait').textContent = until_ms ? `next try in ${rest_s} s` : '';
   };
   write();
   if (until_ms) countdown = setInterval(write, 500);
@@ -151,6 +152,10 @@ const actions = () => ({
 });
 
 function showNotice(notice) {
+  // One that stays is left alone: a screen reader would read it again.
+  const content = JSON.stringify(notice);
+  if (page.notice.dataset.content === content) return;
+  page.notice.dataset.content = content;
   page.notice.hidden = notice === null;
   page.notice.replaceChildren();
   if (!notice) return;

@@ -57,7 +57,7 @@ export function noticeFor(phase, detail, actions) {
   if (phase === 'reconnecting') {
     const text = 'What was said so far stays. A new session goes on as soon as the server answers.';
     const retry = { label: 'Try now', act: actions.retry };
-    return { kind: 'warning', title: 'The connection was lost', text, actions: detail.until_ms ? [retry] : [] };
+    return { kind: 'warning', title: 'The connection was lost', text, actions: [retry] };
   }
   if (phase !== 'failed') return null;
   const other = detail.kind === 'refused' ? 'The session was refused' : 'Something went wrong in this page';

@@ -196,7 +196,6 @@ export class Run {
     } else {
       throw error;
     }
-    this._enter(isAgain ? 'reconnecting' : 'connecting');
   }
 
   async _wait(phase, seconds, message) {
@@ -207,6 +206,7 @@ export class Run {
     });
     this._wake = null;
     if (this._isStopped) throw new Stopped();
+    this._enter(phase, { message });
   }
 
   _beginSession() {
