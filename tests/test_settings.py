@@ -153,6 +153,9 @@ def test_aliases_can_be_given_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"AURICLE_MAX_ITEM_S": "many"}, "", "max_item_s"),
         ({"AURICLE_HOST": "0.0.0.0"}, "", "no API key is set"),
         ({"AURICLE_MODEL": "nobody"}, "", "nobody"),
+        ({"AURICLE_WEBRTC_PORTS": "50000"}, "", "webrtc_ports"),
+        ({"AURICLE_WEBRTC_PORTS": "50100-50000"}, "", "the lower one first"),
+        ({"AURICLE_WEBRTC_HOST": "example.org"}, "", "webrtc_host"),
         ({"AURICLE_ALIASES": "mine"}, "", "aliases"),
         ({"AURICLE_SIGNING_SECRET": "tooshort"}, "", "signing_secret"),
         ({}, "prot = 1\n", "prot"),
@@ -179,3 +182,13 @@ def test_a_wrong_setting_is_one_clear_line(variables: dict, file: str, words: st
     assert ended.stderr.startswith("Error:")
     assert words in ended.stderr
     assert "tooshort" not in ended.stderr  # a secret
+
+
+def test_calls_have_any_free_port_or_those_of_a_range() -> None:
+    assert Settings().udp_ports == range(0, 1)
+    assert Settings(webrtc_ports="50000-50100").udp_ports == range(50_000, 50_101)
+
+
+def test_webrtc_hosts_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AURICLE_WEBRTC_HOST", "192.0.2.7, 2001:db8::7")
+    assert [str(host) for host in Settings().webrtc_host] == ["192.0.2.7", "2001:db8::7"]

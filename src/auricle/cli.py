@@ -121,6 +121,10 @@ def serve(
     ] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain, PEM. The server then speaks https.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Private key of the certificate, PEM.")] = None,
+    webrtc_host: Annotated[
+        str | None, typer.Option(help="Address at which WebRTC clients reach this server, if behind NAT or contained.")
+    ] = None,
+    webrtc_ports: Annotated[str | None, typer.Option(help="UDP ports of WebRTC calls, such as 50000-50100.")] = None,
     log_json: Annotated[bool | None, typer.Option("--log-json", help="Write the log as JSON.")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error. [default: info]")] = None,
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import random
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -28,9 +29,11 @@ class IceNetwork:
     @property
     def bound_addresses(self) -> list[str]:
         """The addresses that a call's sockets have."""
-        if self.host == "localhost":
-            return ["127.0.0.1"]
-        if not ipaddress.ip_address(self.host).is_unspecified:
+        try:
+            is_any = ipaddress.ip_address(self.host).is_unspecified
+        except ValueError:  # one of this machine's names, which it knows itself
+            return [socket.gethostbyname(self.host)]
+        if not is_any:
             return [self.host]
         from aioice.ice import get_host_addresses
 
