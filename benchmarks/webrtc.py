@@ -13,8 +13,8 @@ import argparse
 import asyncio
 import fractions
 import json
+import math
 import random
-import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -125,36 +125,43 @@ class Result:
     problems: list[str]
 
 
-def rows(clips: Sequence[Clip], sessions: int, seconds: float) -> list[list[Clip]]:
+@dataclass
+class Row:
+    """What one session says: recordings, one after the other."""
+
+    text: str = ""
+    audio: bytes = b""
+
+
+def rows(clips: Sequence[Clip], sessions: int, seconds: float) -> list[Row]:
     """For each session its recordings, about so long together."""
     chance = random.Random(0)
     found = []
     for _ in range(sessions):
-        row, audio_s = [], 0.0
-        while audio_s < seconds:
-            row.append(chance.choice(clips))
-            audio_s += len(row[-1].wire_bytes(PCM, PAUSE_S)) / PCM.bytes_per_ms / 1000
+        row = Row()
+        while len(row.audio) < 1000 * seconds * PCM.bytes_per_ms:
+            clip = chance.choice(clips)
+            row.text += f" {clip.text}"
+            row.audio += clip.wire_bytes(PCM, PAUSE_S)
         found.append(row)
     return found
 
 
-async def speak(
-    connect: AbstractAsyncContextManager[RealtimeClient], setup: Setup, row: Sequence[Clip], delay_s: float
-) -> Record:
+async def speak(connect: AbstractAsyncContextManager[RealtimeClient], setup: Setup, row: Row, delay_s: float) -> Record:
     """One session's row of recordings."""
-    record = Record(Clip("row", Path(), "clean", " ".join(clip.text for clip in row)), CHUNK_S)
+    record = Record(Clip("row", Path(), "clean", row.text), CHUNK_S)
     await asyncio.sleep(delay_s)
     async with connect as client:
         run = SessionRun(client, setup, record)
         reading = asyncio.create_task(run.read())
         await run.configure()
-        await run.send(b"".join(clip.wire_bytes(PCM, PAUSE_S) for clip in row), time.perf_counter() + 3600)
+        await run.send(row.audio, math.inf)
         await run.finish()
         reading.cancel()
     return record
 
 
-async def measure(kind: type[RealtimeClient], base_url: str, server: ServerProcesses, plan: list[list[Clip]]) -> Result:
+async def measure(kind: type[RealtimeClient], base_url: str, server: ServerProcesses, plan: list[Row]) -> Result:
     """All sessions at once over one transport."""
     setup = Setup(base_url, "any", SETTINGS, round(1000 * CHUNK_S * PCM.bytes_per_ms), CHUNK_S, 1.0, 20.0)
     async with kind.connect(base_url, "any"):  # loads what is loaded once
