@@ -36,7 +36,9 @@ def sideband(server: RunningServer, location: str, key: str = "any-key") -> conn
     return connect(url, additional_headers={"Authorization": f"Bearer {key}"})
 
 
-OPENING = np.concatenate([silence(0.5), opening(), silence(1)])
+CLICK_SAMPLES = 16_000
+"""In the recording's first second there is a click, which may begin a turn of its own."""
+OPENING = np.concatenate([silence(1.5), opening()[CLICK_SAMPLES:], silence(1)])
 
 
 # Text
@@ -109,6 +111,8 @@ async def test_errors_are_those_of_the_socket(server: RunningServer, name: str):
                 if replayed:
                     break
                 continue
+            if "noise_reduction" in json.dumps(line):  # not every server is installed with it
+                continue
             caller.channel.send(json.dumps(names.filled(line["client"])))
             for event in expected:
                 told = {key: value for key, value in (await caller.receive()).items() if key != "event_id"}
@@ -139,14 +143,14 @@ async def test_lost_packets_are_concealed_and_the_clock_stays_true(
 
 async def test_a_turn_ends_although_the_sender_stops_in_the_middle(server: RunningServer):
     async with call(server, settings=SETTINGS) as caller:
-        await caller.speak(best_of_times())
+        await caller.speak(best_of_times()[CLICK_SAMPLES:])
         caller.microphone.is_on.clear()
         await caller.until(COMPLETED)
         assert said(caller.of(COMPLETED, "transcript")[-1])
         caller.microphone.is_on.set()  # its clock has stood still meanwhile
-        await caller.speak(np.concatenate([best_of_times(), silence(1)]))
+        await caller.speak(np.concatenate([best_of_times()[CLICK_SAMPLES:], silence(1)]))
         assert said(await caller.finish(), f"{BEST_OF_TIMES} {BEST_OF_TIMES}")
-        assert caller.of(STARTED, "audio_start_ms")[1] > 5_000
+        assert caller.of(STARTED, "audio_start_ms")[1] > 4_000
 
 
 # Sidebands
