@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -24,6 +25,7 @@ from words import word_error_rate
 
 from auricle import __version__
 from auricle.audio.formats import SAMPLE_RATE, Samples
+from auricle.engines.moonshine import embedded_folder
 
 MODEL = "moonshine/tiny-en"
 NOBODY = "http://127.0.0.1:9/v1"
@@ -313,3 +315,20 @@ def test_models_are_listed_with_languages_and_aliases():
     assert re.search(rf"{MODEL} \(default\)\s+en\s", text)
     assert "gpt-4o-transcribe" in text
     assert "whisper-1" in text
+    assert "begin with moonshine/" in text
+
+
+def test_models_of_the_settings_are_listed_and_used(recordings: tuple[Path, Path]):
+    models = json.dumps({"moonshine/copy": {"path": str(embedded_folder())}, "moonshine/lost": {"path": "/nowhere"}})
+    text = text_of(auricle("models", AURICLE_MODELS=models, AURICLE_MODEL="moonshine/copy"))
+    assert "moonshine/copy (default)" in text
+    assert "moonshine/lost" in text
+    heard = auricle("transcribe", "--model", "moonshine/copy", recordings[0], AURICLE_MODELS=models)
+    assert "best of times" in text_of(heard)
+    line = error_line(auricle("transcribe", "--model", "moonshine/lost", recordings[0], AURICLE_MODELS=models))
+    assert re.search("moonshine/lost.*no folder /nowhere", line)
+
+
+@pytest.mark.parametrize(("name", "told"), [("nope", "no model 'nope'"), (MODEL, f"nothing to fetch for {MODEL}")])
+def test_a_model_that_cannot_be_fetched_is_told(name: str, told: str):
+    assert told in error_line(auricle("models", "pull", name))

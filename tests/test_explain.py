@@ -18,11 +18,11 @@ from words import word_error_rate
 
 from auricle.audio.files import read_audio
 from auricle.engines.base import Engine
-from auricle.engines.registry import ENGINES
+from auricle.engines.registry import catalog, load_engine
 from auricle.engines.silero import SileroDetector
 from auricle.explain import MAX_STORY_S, Story, draw, tell
 from auricle.protocol.config import ServerVad, SessionConfig, Transcription
-from auricle.settings import DEFAULT_MODEL
+from auricle.settings import DEFAULT_MODEL, Settings
 
 SAID = (
     "It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of foolishness, "
@@ -33,7 +33,7 @@ SAID = (
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    return ENGINES[DEFAULT_MODEL].load(2)
+    return load_engine(catalog(Settings()).spec(DEFAULT_MODEL), 2)
 
 
 @pytest.fixture(scope="module")

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import numpy as np
 import pytest
-from fakes import OPTIONS, LengthEngine, LoudnessDetector, LoudVoiceDetector
+from fakes import MODELS, OPTIONS, LengthEngine, LoudnessDetector, LoudVoiceDetector
 
 from auricle.audio.formats import WINDOW_SAMPLES
 from auricle.engines.base import EngineError, Hypothesis
-from auricle.protocol.config import NoiseReduction
+from auricle.protocol.config import NoiseReduction, Transcription
 from auricle.scheduler import BatchScheduler, Lane
 from auricle.session.jobs import Decode, DetectSpeech, Speech, Stage
 
@@ -290,21 +291,32 @@ class FakeWorker:
         return self.engine.decode(jobs)
 
 
+def scheduler_of(
+    detector: LoudnessDetector,
+    workers: dict[str, FakeWorker],
+    clock: Callable[[], float] = time.monotonic,
+    denoised: LoudVoiceDetector | None = None,
+) -> BatchScheduler:
+    """A scheduler with these workers, and idle ones for the other models."""
+    all_workers = {model.name: FakeWorker() for model in MODELS.models} | workers
+    return BatchScheduler(detector, MODELS, all_workers, denoised=denoised, clock=clock)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(("stage", "lag_s"), [(Stage.FINAL, 5), (Stage.PAUSE, 0), (Stage.SPEAKING, 0)])
 async def test_only_the_wait_of_ended_speech_is_lag(stage: Stage, lag_s: float) -> None:
     clock = SetClock()
-    scheduler = BatchScheduler(LoudnessDetector(), FakeWorker(), max_batch=1, clock=clock)  # type: ignore[arg-type]
+    scheduler = scheduler_of(LoudnessDetector(), {"fake/english": FakeWorker()}, clock)
     task = asyncio.create_task(scheduler.run(Decode("item_1", OPTIONS, np.zeros(512, np.float32), stage)))
     await settle()  # nothing takes jobs before the start
     clock.now_s += 5
-    assert scheduler.lag_s == lag_s
+    assert scheduler.lag_s("fake/english") == lag_s
     task.cancel()
     await scheduler.stop()
 
 
 async def test_the_scheduler_runs_both_kinds_of_jobs() -> None:
     detector, worker = LoudnessDetector(), FakeWorker()
-    scheduler = BatchScheduler(detector, worker, max_batch=4)  # type: ignore[arg-type]
+    scheduler = scheduler_of(detector, {"fake/english": worker})
     await scheduler.start()
     assert detector.is_loaded
     samples = np.full(1_024, 0.5, np.float32)
@@ -327,7 +339,7 @@ NEAR = NoiseReduction(type="near_field")
 
 async def test_with_noise_reduction_speech_is_also_detected_without_the_noise() -> None:
     detector, denoised = LoudnessDetector(), LoudVoiceDetector()
-    scheduler = BatchScheduler(detector, FakeWorker(), max_batch=4, denoised=denoised)  # type: ignore[arg-type]
+    scheduler = scheduler_of(detector, {}, denoised=denoised)
     await scheduler.start()
     assert denoised.is_loaded
     samples = np.repeat(np.float32([0.5, 0.9]), WINDOW_SAMPLES)
@@ -351,7 +363,7 @@ async def test_sessions_without_noise_reduction_do_not_wait_for_those_with() -> 
             may_detect.wait()
             return super().detect(jobs)
 
-    scheduler = BatchScheduler(LoudnessDetector(), FakeWorker(), 4, denoised=SlowDetector())  # type: ignore[arg-type]
+    scheduler = scheduler_of(LoudnessDetector(), {}, denoised=SlowDetector())
     await scheduler.start()
     samples = np.full(WINDOW_SAMPLES, 0.5, np.float32)
     slow = asyncio.create_task(scheduler.run(DetectSpeech("sess_1", samples, 0, NEAR)))
@@ -368,10 +380,38 @@ async def test_a_failure_without_the_noise_is_that_of_the_job() -> None:
         def detect(self, jobs: Sequence[DetectSpeech]) -> list[list[float]]:
             raise EngineError("Deaf.")
 
-    scheduler = BatchScheduler(LoudnessDetector(), FakeWorker(), 4, denoised=BrokenDetector())  # type: ignore[arg-type]
+    scheduler = scheduler_of(LoudnessDetector(), {}, denoised=BrokenDetector())
     await scheduler.start()
     samples = np.full(WINDOW_SAMPLES, 0.5, np.float32)
     with pytest.raises(EngineError, match="Deaf"):
         await scheduler.run(DetectSpeech("sess_1", samples, 0, NEAR))
     assert (await scheduler.run(DetectSpeech("sess_1", samples))).probabilities == [0.5]
     await scheduler.stop()
+
+
+class BlockedWorker(FakeWorker):
+    """Decodes when it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_decode = threading.Event()
+
+    def decode(self, jobs: Sequence[Decode]) -> list[Hypothesis]:
+        self.calls.append("decode")
+        self.may_decode.wait()
+        return super().decode(jobs)
+
+
+async def test_a_model_that_takes_long_stands_in_no_other_ones_way() -> None:
+    slow, quick = BlockedWorker(), FakeWorker()
+    scheduler = scheduler_of(LoudnessDetector(), {"fake/many": slow, "fake/english": quick})
+    await scheduler.start()
+    assert (quick.calls, slow.calls) == (["start"], [])  # which is started when it is needed
+    samples = np.zeros(512, np.float32)
+    waiting = asyncio.create_task(scheduler.run(Decode("item_1", Transcription(model="whisper-1"), samples)))
+    assert (await scheduler.run(Decode("item_2", OPTIONS, samples))).committed
+    assert not waiting.done()
+    slow.may_decode.set()
+    assert (await waiting).committed
+    await scheduler.stop()
+    assert (quick.calls, slow.calls) == (["start", "stop"], ["decode", "stop"])

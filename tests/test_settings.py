@@ -26,15 +26,15 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def toml(tmp_path: Path) -> Path:
     file = tmp_path / "auricle.toml"
-    file.write_text(f'port = 1\nmax_batch = 4\nthreads = 1\napi_keys = ["sk-file"]\nsigning_secret = "{SECRET}"\n')
+    file.write_text(f'port = 1\nmax_item_s = 4\nthreads = 1\napi_keys = ["sk-file"]\nsigning_secret = "{SECRET}"\n')
     return file
 
 
 def test_flags_win_over_variables_and_variables_over_the_file(toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AURICLE_PORT", "2")
-    monkeypatch.setenv("AURICLE_MAX_BATCH", "2")
+    monkeypatch.setenv("AURICLE_MAX_ITEM_S", "2")
     settings = Settings(config=toml, port=3)
-    assert (settings.port, settings.max_batch, settings.threads) == (3, 2, 1)
+    assert (settings.port, settings.max_item_s, settings.threads) == (3, 2, 1)
 
 
 def test_the_file_can_be_named_by_a_variable(toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +117,6 @@ def test_settings_do_not_change() -> None:
         {"port": 70_000},
         {"port": "many"},
         {"threads": 0},
-        {"max_batch": 0},
         {"decode_timeout_s": 0},
         {"max_item_s": 0},
         {"max_event_bytes": 1},

@@ -12,10 +12,10 @@ from fakes import OPTIONS, LengthEngine, LoudnessDetector
 
 from auricle.audio.formats import Samples
 from auricle.engines.base import Engine, EngineError
-from auricle.engines.registry import ENGINES
+from auricle.engines.registry import catalog, load_engine
 from auricle.engines.silero import SileroDetector
 from auricle.protocol.config import Transcription
-from auricle.settings import DEFAULT_MODEL
+from auricle.settings import DEFAULT_MODEL, Settings
 from auricle.transcribe import Segment, transcribe
 
 MODEL = Transcription(model=DEFAULT_MODEL)
@@ -23,7 +23,7 @@ MODEL = Transcription(model=DEFAULT_MODEL)
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    return ENGINES[DEFAULT_MODEL].load(2)
+    return load_engine(catalog(Settings()).spec(DEFAULT_MODEL), 2)
 
 
 def blocks_of(samples: Samples, size: int) -> list[Samples]:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
@@ -21,17 +22,17 @@ from clips import two_cities
 from fakes import LengthEngine
 
 from auricle.engines.base import Decode, EngineError, Hypothesis
-from auricle.engines.registry import model_directory
+from auricle.engines.registry import catalog
 from auricle.protocol.config import Transcription
 from auricle.session.jobs import Job
-from auricle.settings import DEFAULT_MODEL
+from auricle.settings import DEFAULT_MODEL, Settings
 from auricle.worker import Worker, WorkerSpec
 
-MODELS = model_directory(DEFAULT_MODEL, {"whisper-1": ""})
+MODEL = catalog(Settings()).spec(DEFAULT_MODEL)
 
 
 def spec(decode_timeout_s: float = 60, start_timeout_s: float = 120) -> WorkerSpec:
-    return WorkerSpec(MODELS, 1, decode_timeout_s, start_timeout_s)
+    return WorkerSpec(MODEL, 1, decode_timeout_s, start_timeout_s)
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +44,8 @@ def warm_worker() -> Iterator[Worker]:
     worker.stop()
 
 
-def job(name: str = "item_1", seconds: float = 3.0, model: str = DEFAULT_MODEL) -> Decode:
-    return Decode(name, Transcription(model=model), two_cities()[: round(seconds * 16_000)])
+def job(name: str = "item_1", seconds: float = 3.0) -> Decode:
+    return Decode(name, Transcription(model=DEFAULT_MODEL), two_cities()[: round(seconds * 16_000)])
 
 
 def text_of(result: Hypothesis | EngineError) -> str:
@@ -66,7 +67,7 @@ def decode_meanwhile(worker: Worker, jobs: list[Decode], event: Callable[[int], 
 
 
 def test_a_batch_has_a_result_per_job_in_order(warm_worker: Worker) -> None:
-    results = warm_worker.decode([job("a", 3), job("b", 0.5), job("c", 3, model="whisper-1")])
+    results = warm_worker.decode([job("a", 3), job("b", 0.5), job("c", 3)])
     assert "best of times" in text_of(results[0])
     assert text_of(results[0]) == text_of(results[2])
     assert len(text_of(results[1])) < len(text_of(results[0]))
@@ -129,8 +130,8 @@ def test_a_process_that_does_not_get_ready_is_an_error() -> None:
 
 
 def test_a_failure_inside_the_engine_is_that_of_its_batch(warm_worker: Worker) -> None:
-    """A model that is not there is a bug, since dialects check the name. It must not end the server."""
-    broken = job("bad", model="nobody")
+    """A bug in it must not end the server."""
+    broken = replace(job("bad"), samples=None)  # type: ignore[arg-type]
     results = warm_worker.decode([broken, job("good")])
     assert isinstance(results[0], EngineError)
     assert "best of times" in text_of(results[1])

@@ -24,9 +24,9 @@ from typer.exceptions import TyperException
 from auricle import __version__
 from auricle.audio.files import audio_duration_s, iter_audio
 from auricle.audio.formats import SAMPLE_RATE, AudioFormat, Samples
-from auricle.engines.registry import ENGINES, model_directory, turn_judge
+from auricle.engines.registry import Catalog, catalog, family_names, find_family, load_engine, turn_judge
 from auricle.errors import AuricleError
-from auricle.protocol.config import DEFAULT_DELAY, ModelDirectory, SessionConfig, Transcription
+from auricle.protocol.config import DEFAULT_DELAY, SessionConfig, Transcription
 from auricle.settings import Settings
 
 if TYPE_CHECKING:
@@ -214,8 +214,8 @@ def _in_processes(
 
     if format not in FORMATS:
         raise ValueError(f"There is no format '{format}', only {', '.join(FORMATS)}.")
-    settings, models = _local_models()
-    options = models.resolve(options, "transcription")
+    settings, models = _local_models(options.model)
+    options = models.directory.resolve(options, "transcription")
     texts = Texts(format, output, options.language or "en")
     if not overwrite and (done := [source for source in sources if (path := texts.path(source)) and path.exists()]):
         err.print(f"{len(done)} of {len(sources)} are done already; --overwrite makes them again.", highlight=False)
@@ -237,10 +237,15 @@ def _in_processes(
     return not problems
 
 
-def _local_models() -> tuple[Settings, ModelDirectory]:
-    """The settings and their models for a command that doesn't listen, and so needs no key for any address."""
+def _local_models(model: str = "") -> tuple[Settings, Catalog]:
+    """The settings and their models for a command that doesn't listen, and so needs no key for any address.
+
+    `model` is offered too, if it is one; its weights may be here without any setting.
+    """
     settings = Settings(host="127.0.0.1")
-    return settings, model_directory(settings.model, settings.aliases)
+    if model and model not in settings.aliases:
+        settings = settings.model_copy(update={"models": {model: {}} | settings.models})
+    return settings, catalog(settings)
 
 
 def _explain(file: Path, picture: Path, options: Transcription, turn_detection: str) -> None:
@@ -250,21 +255,20 @@ def _explain(file: Path, picture: Path, options: Transcription, turn_detection: 
     from auricle.explain import MAX_STORY_S, check_picture, draw, tell
 
     check_picture(picture)
-    settings, models = _local_models()
-    options = models.resolve(options, "transcription")
+    settings, models = _local_models(options.model)
+    options = models.directory.resolve(options, "transcription")
     config = SessionConfig.model_validate(
         {"transcription": options, "turn_detection": parse_turn_detection(turn_detection), "turn_detection_given": True}
     )
-    models.check_turn_detection(config.turn_detection, "turn_detection")
-    info = models.find(options.model)
-    assert info is not None, "the directory has resolved the name"
+    models.directory.check_turn_detection(config.turn_detection, "turn_detection")
+    spec = models.spec(options.model)
     with _progress(file) as blocks:
         samples = next(blocks(MAX_STORY_S + 1))
     is_cut = samples.size > MAX_STORY_S * SAMPLE_RATE
-    engine = ENGINES[info.name].load(settings.threads)
+    engine = load_engine(spec, settings.threads)
     story = tell(samples, config, SileroDetector.embedded(), engine, turn_judge())
     part = f"the first {MAX_STORY_S / 60:g} minutes" if is_cut else f"{story.recording_s:.1f} s"
-    settings_told = [part, info.name, turn_detection, f"delay {options.delay or DEFAULT_DELAY}"]
+    settings_told = [part, spec.name, turn_detection, f"delay {options.delay or DEFAULT_DELAY}"]
     draw(story, picture, file.name, " · ".join([*settings_told, "on the audio's clock: computing takes no time"]))
     if is_cut:
         err.print(f"{file.name} is long: {picture.name} shows {part}.", markup=False, highlight=False, soft_wrap=True)
@@ -359,16 +363,40 @@ def run_bench(
         raise typer.Exit(1)
 
 
-@app.command()
-def models() -> None:
+models_app = typer.Typer(help="List the models and the further names that they go by, or fetch a model's weights.")
+app.add_typer(models_app, name="models")
+
+
+@models_app.callback(invoke_without_command=True)
+def models(context: typer.Context) -> None:
     """List the models and the further names that they go by."""
-    _, directory = _local_models()
+    if context.invoked_subcommand is not None:
+        return
+    _, offered = _local_models()
+    directory = offered.directory
     table = Table("model", "languages", "also called", box=None)
     for model in directory.models:
         aliases = [name for name in directory.names if directory.find(name) == model and name != model.name]
         default = " (default)" if model.name == directory.default else ""
-        table.add_row(model.name + default, ", ".join(model.languages), ", ".join(aliases))
+        languages = model.languages if len(model.languages) <= _FEW else (f"{len(model.languages)} languages",)
+        table.add_row(model.name + default, ", ".join(languages) or "any", ", ".join(aliases))
     out.print(table)
+    names = ", ".join(f"{name}/" for name in family_names())
+    out.print(f"\nThe settings can offer more (see docs/engines.md). Their names begin with {names}.", highlight=False)
+
+
+_FEW = 12
+"""So many languages of a model are listed one by one."""
+
+
+@models_app.command("pull")
+def pull_model(name: Annotated[str, typer.Argument(help="Its name, such as whisper/small.")]) -> None:
+    """Fetch a model's weights to where the server looks for them."""
+    _, offered = _local_models(name)
+    spec = offered.spec(name)
+    with err.status(f"Fetching {spec.name}…"):
+        place = find_family(spec).fetch(spec)
+    out.print(f"{spec.name} is in {place}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -114,9 +114,9 @@ class Connection:
         scheduler: BatchScheduler,
         limits: ConnectionLimits,
         new_id: Callable[[str], str],
-        admit_speaker: Callable[[], None] = lambda: None,
+        admit_speaker: Callable[[str], None] = lambda model: None,
     ) -> None:
-        """`admit_speaker` is asked before the first decoding. It raises Unavailable: there is no room for it."""
+        """`admit_speaker` is asked before the first decoding. It raises Unavailable: the model has no room for it."""
         self._transport = transport
         self._session = session
         self._dialect = dialect
@@ -249,7 +249,7 @@ class Connection:
             if isinstance(output, ErrorEvent):
                 self._last_error = output.error.code
             if isinstance(output, Job):
-                if not isinstance(output, Decode) or self._may_speak():
+                if not isinstance(output, Decode) or self._may_speak(output.options.model):
                     self._start_job(output)
                 continue
             try:
@@ -259,11 +259,11 @@ class Connection:
                 self._stop(_SLOW_READER)
         self._progress.set()
 
-    def _may_speak(self) -> bool:
+    def _may_speak(self, model: str) -> bool:
         """Whether the session may have speech decoded: once it may, always, else the connection ends."""
         if not self._has_spoken:
             try:
-                self._admit_speaker()
+                self._admit_speaker(model)
             except Unavailable as error:
                 self._perform([ErrorEvent.of(error)])
                 self._stop(_End(1013, f"{error.type}.{error.code}"))

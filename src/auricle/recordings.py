@@ -22,11 +22,11 @@ from typing import BinaryIO, TypeVar
 
 from auricle.audio.files import iter_audio
 from auricle.audio.formats import SAMPLE_RATE, Samples
-from auricle.engines.base import Engine, EngineError
-from auricle.engines.registry import ENGINES
+from auricle.engines.base import Engine, EngineError, ModelSpec
+from auricle.engines.registry import Catalog, load_engine
 from auricle.engines.silero import SileroDetector
 from auricle.errors import ClientError, Unavailable
-from auricle.protocol.config import ModelDirectory, ServerVad, Transcription
+from auricle.protocol.config import ServerVad, Transcription
 from auricle.transcribe import Segment, transcribe
 
 logger = logging.getLogger(__name__)
@@ -36,6 +36,7 @@ R = TypeVar("R")
 BLOCK_S = 30.0
 """Audio that is read at a time, and after which a process tells how far it has come."""
 START_TIMEOUT_S = 120.0
+"""Longest time until a process is there, and until it has a model."""
 IDLE_S = 300.0
 """A process that has had nothing to do for so long is ended: it holds the models' memory."""
 _LOWEST_PRIORITY = 19
@@ -64,6 +65,11 @@ class Recording:
 
 
 @dataclass(frozen=True, slots=True)
+class Loaded:
+    """The model is there."""
+
+
+@dataclass(frozen=True, slots=True)
 class Heard:
     """So much of a recording was read."""
 
@@ -75,7 +81,7 @@ class Done:
     """There is no more of a recording."""
 
 
-Message = Segment | Heard | Done | ClientError | EngineError
+Message = Loaded | Segment | Heard | Done | ClientError | EngineError
 """What a process says."""
 
 
@@ -85,7 +91,7 @@ class RecordingTranscriber:
     Processes are started when they are needed first, and one that has long had nothing to do is ended.
     """
 
-    def __init__(self, models: ModelDirectory, limits: RecordingLimits) -> None:
+    def __init__(self, models: Catalog, limits: RecordingLimits) -> None:
         self._models = models
         self._limits = limits
         self._free = asyncio.Semaphore(limits.processes)
@@ -111,8 +117,12 @@ class RecordingTranscriber:
             process = await self._take_process()
             try:
                 await self._in_thread(process.begin, file.fileno(), recording)
+                timeout_s = START_TIMEOUT_S
                 while True:
-                    message = await self._in_thread(process.receive)
+                    message = await self._in_thread(process.receive, timeout_s)
+                    timeout_s = self._limits.block_timeout_s
+                    if isinstance(message, Loaded):
+                        continue
                     if isinstance(message, Segment | Heard):
                         yield message
                         continue
@@ -164,8 +174,7 @@ class RecordingTranscriber:
 class _Process:
     """One process and the pipe to it. One thread at a time uses it; any may `kill`."""
 
-    def __init__(self, models: ModelDirectory, limits: RecordingLimits) -> None:
-        self._limits = limits
+    def __init__(self, models: Catalog, limits: RecordingLimits) -> None:
         self._is_loaded = False
         self._is_killed = False
         context = multiprocessing.get_context("spawn")
@@ -190,10 +199,10 @@ class _Process:
         except OSError as error:
             raise EngineError("The process for recordings has ended.") from error
 
-    def receive(self) -> Message:
+    def receive(self, timeout_s: float) -> Message:
         """What it says next. Raises EngineError: it died or hangs."""
         try:
-            if not self._pipe.poll(self._limits.block_timeout_s):
+            if not self._pipe.poll(timeout_s):
                 raise EngineError("The speech engine takes too long over this recording.")
             message: Message = self._pipe.recv()
         except (EOFError, OSError):
@@ -224,7 +233,7 @@ class _Process:
         self._is_loaded = True
 
 
-def _serve(pipe: Pipe, models: ModelDirectory, max_recording_s: float) -> None:
+def _serve(pipe: Pipe, models: Catalog, max_recording_s: float) -> None:
     """The life of a process: answer recording after recording until the other end goes away."""
     # Signals often reach the whole process group; the server decides when its processes end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -239,7 +248,8 @@ def _serve(pipe: Pipe, models: ModelDirectory, max_recording_s: float) -> None:
             with os.fdopen(recv_handle(pipe), "rb") as file:
                 blocks = _told(iter_audio(file, BLOCK_S), max_recording_s, pipe.send)
                 try:
-                    engine = _engine(recording.options.model, models, engines)
+                    engine = _engine(models.spec(recording.options.model), engines)
+                    pipe.send(Loaded())
                     for segment in transcribe(blocks, recording.options, detector, engine, recording.turn_detection):
                         pipe.send(segment)
                 except (ClientError, EngineError) as error:
@@ -248,13 +258,11 @@ def _serve(pipe: Pipe, models: ModelDirectory, max_recording_s: float) -> None:
                     pipe.send(Done())
 
 
-def _engine(name: str, models: ModelDirectory, engines: dict[str, Engine]) -> Engine:
+def _engine(spec: ModelSpec, engines: dict[str, Engine]) -> Engine:
     """The engine of a model, loaded when it is needed first. Raises EngineError: it can't be."""
-    model = models.find(name)
-    assert model is not None, "the route has checked the name"
-    if model.name not in engines:
-        engines[model.name] = ENGINES[model.name].load(1)
-    return engines[model.name]
+    if spec.name not in engines:
+        engines[spec.name] = load_engine(spec, threads=1)
+    return engines[spec.name]
 
 
 def _told(blocks: Iterable[Samples], max_recording_s: float, tell: Callable[[Heard], None]) -> Iterator[Samples]:

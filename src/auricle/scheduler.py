@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, overload
 
-from auricle.engines.base import EngineError, SpeechDetector, TurnJudge
+from auricle.engines.base import EngineError, ModelInfo, SpeechDetector, TurnJudge
+from auricle.protocol.config import ModelDirectory
 from auricle.session.jobs import Decode, DetectSpeech, Hypothesis, Job, JudgeTurn, Speech, Stage
 from auricle.worker import Worker
 
@@ -20,9 +21,6 @@ R = TypeVar("R")
 
 Clock = Callable[[], float]
 """Seconds since any moment."""
-
-
-_THREADS = ("detect", "denoise", "judge", "decode")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,58 +124,73 @@ class Lane(Generic[J, R]):
 
 
 class BatchScheduler:
-    """Runs the jobs of all sessions: speech and turns are judged in a thread each, decoding is the worker process's.
+    """Runs the jobs of all sessions: speech and turns are judged in a thread each, decoding is a worker process's.
 
     Each has its own lane, since judging takes a hundred times as long as detecting a window, and decoding still longer;
-    so has detecting without noise, which takes twenty times as long, and only sessions that want it shall wait for it.
+    so has detecting without noise, which takes twenty times as long, and only sessions that want it shall wait for it;
+    and so has each model, so that none waits for another's batch.
     """
 
     def __init__(
         self,
         detector: SpeechDetector,
-        worker: Worker,
-        max_batch: int,
+        models: ModelDirectory,
+        workers: Mapping[str, Worker],
         judge: TurnJudge | None = None,
         denoised: SpeechDetector | None = None,
         clock: Clock = time.monotonic,
     ) -> None:
-        """Without a `judge`, or a detector on audio `denoised`, no session may ask for one."""
+        """`workers` has one for each model, by its name.
+
+        Without a `judge`, or a detector on audio `denoised`, no session may ask for one.
+        """
         self._detector = detector
         self._denoised = denoised
-        self._worker = worker
+        self._models = models
+        self._workers = workers
         self._judge = judge
-        self._threads = {name: ThreadPoolExecutor(1, thread_name_prefix=name) for name in _THREADS}
+        names = ("detect", "denoise", "judge", *workers)
+        self._threads = {name: ThreadPoolExecutor(1, thread_name_prefix=name) for name in names}
         self._judgements: Lane[JudgeTurn, float] = Lane(self._judge_turns, max_batch=1)
         self._detections: Lane[DetectSpeech, list[float]] = Lane(self._detect, max_batch=64)
         self._denoised_detections: Lane[DetectSpeech, list[float]] = Lane(self._detect_denoised, max_batch=64)
-        self._decodings: Lane[Decode, Hypothesis] = Lane(
-            self._decode,
-            max_batch=max_batch,
+        self._decodings = {model.name: self._decoding_lane(model, clock) for model in models.models}
+
+    def _decoding_lane(self, model: ModelInfo, clock: Clock) -> Lane[Decode, Hypothesis]:
+        worker = self._workers[model.name]
+
+        async def decode(jobs: list[Decode]) -> Sequence[Hypothesis | EngineError]:
+            return await self._in_thread(model.name, worker.decode, jobs)
+
+        return Lane(
+            decode,
+            max_batch=model.max_batch,
             rank=lambda job: job.stage,
             may_wait=lambda job: job.stage is not Stage.FINAL,
-            # What piled up while a process was replaced is soon done, and no sign of too much to do.
+            # What piled up while a process was started or replaced is soon done, and no sign of too much to do.
             works_since=lambda: worker.works_since_s,
             clock=clock,
         )
 
     async def start(self) -> None:
-        """Start the worker and wait until it is warm. Raises EngineError: its models can't be loaded."""
+        """Wait until the default model is warm; others start when they are needed. Raises EngineError: it can't be."""
         await self._in_thread("detect", self._detector.load)
         if self._denoised:
             await self._in_thread("denoise", self._denoised.load)
         if self._judge:
             await self._in_thread("judge", self._judge.load)
-        await self._in_thread("decode", self._worker.start)
+        await self._in_thread(self._models.default, self._workers[self._models.default].start)
         for lane in self._lanes:
             lane.start()
 
     async def stop(self) -> None:
-        """End the worker; what is not finished is cancelled."""
+        """End the workers; what is not finished is cancelled."""
         for lane in self._lanes:
             lane.stop()
         for threads in self._threads.values():
             threads.shutdown(wait=False, cancel_futures=True)
-        await asyncio.get_running_loop().run_in_executor(None, self._worker.stop)
+        for worker in self._workers.values():
+            await asyncio.get_running_loop().run_in_executor(None, worker.stop)
 
     @overload
     async def run(self, job: DetectSpeech) -> Speech: ...
@@ -196,16 +209,20 @@ class BatchScheduler:
             case JudgeTurn():
                 return await self._judgements.run(job)
             case Decode():
-                return await self._decodings.run(job)
+                return await self._decodings[self._own_name(job.options.model)].run(job)
 
     @property
     def _lanes(self) -> tuple[Lane[Any, Any], ...]:
-        return self._detections, self._denoised_detections, self._judgements, self._decodings
+        return self._detections, self._denoised_detections, self._judgements, *self._decodings.values()
 
-    @property
-    def lag_s(self) -> float:
-        """How long speech that has ended waits these days before it is decoded."""
-        return self._decodings.lag_s
+    def lag_s(self, model: str) -> float:
+        """How long speech that has ended waits these days for a model, given by any of its names."""
+        return self._decodings[self._own_name(model)].lag_s
+
+    def _own_name(self, model: str) -> str:
+        info = self._models.find(model)
+        assert info is not None, "the dialect has checked the name"
+        return info.name
 
     def release(self, session_id: str) -> None:
         """Forget what speech detection keeps for a session that has ended."""
@@ -223,9 +240,6 @@ class BatchScheduler:
     async def _judge_turns(self, jobs: list[JudgeTurn]) -> list[float]:
         assert self._judge is not None
         return await self._in_thread("judge", self._judge.judge, jobs)
-
-    async def _decode(self, jobs: list[Decode]) -> Sequence[Hypothesis | EngineError]:
-        return await self._in_thread("decode", self._worker.decode, jobs)
 
     async def _in_thread(self, name: str, function: Callable[..., R], *arguments: object) -> R:
         return await asyncio.get_running_loop().run_in_executor(self._threads[name], function, *arguments)

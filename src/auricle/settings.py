@@ -84,8 +84,13 @@ class Settings(BaseSettings):
         dict.fromkeys(OPENAI_MODEL_NAMES, ""),
         description="Further names of models; an empty value means the default model",
     )
+    models: dict[str, dict[str, Any]] = Field(
+        {},
+        repr=False,  # there are keys of other services in it
+        exclude=True,
+        description="Models to offer besides the embedded one, and what is set about each: see docs/engines.md",
+    )
     threads: int = Field(max((os.cpu_count() or 1) - 1, 1), ge=1, description="Threads that a decoding step may use")
-    max_batch: int = Field(1, ge=1, description="Most utterances decoded together. The embedded model gains from none")
     decode_timeout_s: float = Field(60, gt=0, description="After this long in one batch the worker counts as hung")
 
     max_sessions: int = Field(1000, ge=1, description="Most sessions at a time")

@@ -1,6 +1,7 @@
-"""The process that models run in, and its supervision.
+"""The process that a model runs in, and its supervision.
 
-A model that crashes, leaks or hangs takes only this process with it: it is started again and the work repeated.
+A model that crashes, leaks, hangs or takes long takes only this process with it: it is started again and the work
+repeated. Each model has one of its own, so that none stands in another's way, be it with loading or with its work.
 """
 
 from __future__ import annotations
@@ -17,9 +18,8 @@ from dataclasses import dataclass
 from multiprocessing import connection
 from multiprocessing.connection import Connection as Pipe
 
-from auricle.engines.base import Decode, Engine, EngineError, Hypothesis
-from auricle.engines.registry import ENGINES
-from auricle.protocol.config import ModelDirectory
+from auricle.engines.base import Decode, Engine, EngineError, Hypothesis, ModelSpec
+from auricle.engines.registry import load_engine
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +37,7 @@ RESTART_FACTOR = 5.0
 class WorkerSpec:
     """What a worker process is to run."""
 
-    models: ModelDirectory
-    """The models to load, and what sessions call them."""
+    model: ModelSpec
     threads: int
     """Threads for one decoding step."""
     decode_timeout_s: float
@@ -62,7 +61,7 @@ class _Process:
         """When, on the monotonic clock, it counts as hung."""
         self._is_late = False
         self.loaded_s = math.inf
-        """When, on the monotonic clock, its models were warm; infinity: they aren't."""
+        """When, on the monotonic clock, its model was warm; infinity: it isn't."""
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, spec), name="auricle-worker", daemon=True)
@@ -75,7 +74,7 @@ class _Process:
         return self._process.pid
 
     def load(self) -> None:
-        """Wait until its models are warm. Raises EngineError: they can't be loaded; WorkerDied."""
+        """Wait until its model is warm. Raises EngineError: it can't be loaded; WorkerDied."""
         with self._limit(self._load_timeout_s):
             problem: str | None = self._pipe.recv()
         if problem is not None:
@@ -126,12 +125,14 @@ class Worker:
     """A supervised process that decodes batches. Its methods block. `decode` belongs to one thread; `stop` to any.
 
     A process that ends is replaced at once, by a thread that waits for that, so that loading is in no item's latency.
+    The first is started by `start`, or else with the first batch.
     """
 
     def __init__(self, spec: WorkerSpec) -> None:
         self._spec = spec
         self._process: _Process | None = None
-        self._first_start_s = 0.0
+        self._first_start_s: float | None = None
+        """How long it took; None: it has not succeeded yet."""
         self._is_stopped = False
         self._in_use = threading.Lock()
         """Held while a process is started or works."""
@@ -151,14 +152,17 @@ class Worker:
         return process.loaded_s if process else math.inf
 
     def start(self) -> None:
-        """Start the process and wait until its models are warm. Raises EngineError: they can't be loaded."""
+        """Start the process and wait until its model is warm. Raises EngineError: it can't be loaded."""
         with self._in_use:
-            began_s = time.monotonic()
-            try:
-                self._start(self._spec.start_timeout_s)
-            except WorkerDied as error:
-                raise EngineError(f"The worker process did not start: {error}") from error
-            self._first_start_s = time.monotonic() - began_s
+            self._start_first()
+
+    def _start_first(self) -> None:
+        began_s = time.monotonic()
+        try:
+            self._start(self._spec.start_timeout_s)
+        except WorkerDied as error:
+            raise EngineError(f"The worker process of {self._spec.model.name} did not start: {error}") from error
+        self._first_start_s = time.monotonic() - began_s
 
     def stop(self) -> None:
         """End the process for good, in the middle of a batch if need be."""
@@ -168,6 +172,11 @@ class Worker:
     def decode(self, jobs: Sequence[Decode]) -> list[Result]:
         """One result per job, in order. If the process dies, each job is tried once more, alone."""
         with self._in_use:
+            if self._first_start_s is None:
+                try:
+                    self._start_first()
+                except EngineError as error:
+                    return [error] * len(jobs)
             try:
                 return self._exchange(jobs)
             except WorkerDied as error:
@@ -198,7 +207,7 @@ class Worker:
 
     def _restart(self) -> None:
         """Start a process in place of one that has ended. Raises EngineError: it can't be had."""
-        limit_s = max(LEAST_RESTART_S, RESTART_FACTOR * self._first_start_s)
+        limit_s = max(LEAST_RESTART_S, RESTART_FACTOR * (self._first_start_s or 0))
         for attempt in range(RESTARTS):
             try:
                 self._start(min(limit_s * 2**attempt, self._spec.start_timeout_s))
@@ -245,7 +254,7 @@ def _serve(pipe: Pipe, spec: WorkerSpec) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
-        engines = {model.name: ENGINES[model.name].load(spec.threads) for model in spec.models.models}
+        engine = load_engine(spec.model, spec.threads)
     except EngineError as error:
         pipe.send(str(error))
         return
@@ -253,21 +262,12 @@ def _serve(pipe: Pipe, spec: WorkerSpec) -> None:
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         pipe.send(None)
         while True:
-            pipe.send(_decode_batch(engines, spec.models, pipe.recv()))
+            pipe.send(_decode_batch(engine, pipe.recv()))
 
 
-def _decode_batch(engines: dict[str, Engine], models: ModelDirectory, jobs: Sequence[Decode]) -> list[Result]:
-    """Decode each job with the engine of its model; one result per job, in order."""
-    by_model: dict[str, list[Decode]] = {}
-    for job in jobs:
-        model = models.find(job.options.model)
-        assert model is not None, "the dialect has checked the name"
-        by_model.setdefault(model.name, []).append(job)
-    results: dict[str, Result] = {}
-    for name, batch in by_model.items():
-        try:
-            hypotheses: Sequence[Result] = engines[name].decode(batch)
-        except EngineError as error:
-            hypotheses = [error] * len(batch)
-        results.update((job.stream_id, result) for job, result in zip(batch, hypotheses, strict=True))
-    return [results[job.stream_id] for job in jobs]
+def _decode_batch(engine: Engine, jobs: Sequence[Decode]) -> Sequence[Result]:
+    """One result per job, in order."""
+    try:
+        return engine.decode(jobs)
+    except EngineError as error:
+        return [error] * len(jobs)

@@ -67,7 +67,8 @@ class OverloadableServer:
         settings = Settings(port=0, max_sessions=MAX_SESSIONS, max_lag_s=MAX_LAG_S)
         app = create_app(settings)
         state: ServerState = app.state.server
-        state.scheduler = BatchScheduler(self.detector, self.worker, 1, clock=lambda: self.now_s)
+        workers = {model.name: self.worker for model in state.models.models}
+        state.scheduler = BatchScheduler(self.detector, state.models, workers, clock=lambda: self.now_s)
         self._is_ready = threading.Event()
         self._server = Server(settings, app, self._note_url)
         self._socket = bound_socket("127.0.0.1", 0)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from auricle.audio.formats import Samples
 from auricle.errors import EngineError
@@ -17,9 +20,12 @@ __all__ = [
     "DetectSpeech",
     "Engine",
     "EngineError",
+    "Family",
     "Hypothesis",
     "JudgeTurn",
     "ModelInfo",
+    "ModelSettings",
+    "ModelSpec",
     "OfflineModel",
     "Speech",
     "SpeechDetector",
@@ -44,6 +50,62 @@ class Engine(Protocol):
         whole batch failed. Results don't depend on the other jobs of the batch.
         """
         ...
+
+
+class ModelSettings(BaseModel):
+    """What can be set about a model, in its table `[models."family/name"]`. A family's own class adds its own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    languages: tuple[str, ...] | None = Field(
+        None, description="Languages that it understands, ISO 639-1. Else what its family knows of it"
+    )
+    max_batch: int | None = Field(None, ge=1, description="Most utterances decoded together. Else its family's choice")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """A model that is offered, as its family needs it. Travels to the processes that load it."""
+
+    name: str
+    """Its whole name, such as `whisper/small`."""
+    settings: Any
+    """What was set about it: an instance of the family's `settings`."""
+
+    @property
+    def family(self) -> str:
+        """The first part of its name."""
+        return self.name.partition("/")[0]
+
+    @property
+    def name_in_family(self) -> str:
+        """The rest of its name, which may have slashes of its own."""
+        return self.name.partition("/")[2]
+
+
+class Family(ABC):
+    """Models of one kind, whose names begin alike. It has no state: every process makes its own.
+
+    Other packages add families by an entry point of the group `auricle.engines`: its name is the models' first part.
+    """
+
+    settings: type[ModelSettings] = ModelSettings
+    """What can be set about each of its models."""
+
+    @abstractmethod
+    def info(self, spec: ModelSpec) -> ModelInfo:
+        """What is known of a model before it is loaded. Imports no model runtime. Raises ValueError: there is none."""
+
+    @abstractmethod
+    def load(self, spec: ModelSpec, threads: int) -> Engine:
+        """The model, warm; `threads` are for one decoding step.
+
+        Raises EngineError: it can't be had. The message names the model, the place, and what to do.
+        """
+
+    def fetch(self, spec: ModelSpec) -> str:
+        """Put the weights where `load` looks for them. Returns where that is. Raises EngineError: it can't be done."""
+        raise EngineError(f"There is nothing to fetch for {spec.name}.")
 
 
 class SpeechDetector(Protocol):

@@ -18,12 +18,24 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from auricle.audio.formats import SAMPLE_RATE, Samples
-from auricle.engines.base import Context, EngineError, Token, Utterance
+from auricle.engines.base import (
+    Context,
+    Engine,
+    EngineError,
+    Family,
+    ModelInfo,
+    ModelSettings,
+    ModelSpec,
+    Token,
+    Utterance,
+)
 from auricle.engines.biasing import Biasing, Logits, Said, phrases_of
 from auricle.engines.moonshine_graph import HEADS, build_graphs, cache_names
 from auricle.engines.onnx_network import engine_errors, open_network
+from auricle.engines.rolling import RollingEngine
 
 START_ID = 1
 END_ID = 2
@@ -43,6 +55,39 @@ MAX_BIASINGS = 64
 
 DRAFT_SEARCH_TOKENS = 8
 """How far ahead a draft that went wrong is searched for the place to go on."""
+
+
+EMBEDDED = "moonshine/tiny-en"
+
+
+class MoonshineSettings(ModelSettings):
+    """What can be set about one of these models."""
+
+    path: Path | None = Field(None, description="Folder of the model's files; the embedded model needs none")
+
+
+class MoonshineFamily(Family):
+    """`moonshine/…`: the embedded model, and others of its make from folders."""
+
+    settings = MoonshineSettings
+
+    def info(self, spec: ModelSpec) -> ModelInfo:
+        """See `Family`."""
+        if spec.settings.path is None and spec.name != EMBEDDED:
+            message = (
+                f'{spec.name} needs its folder: set `path` in [models."{spec.name}"]. Without, there is {EMBEDDED}.'
+            )
+            raise ValueError(message)
+        return ModelInfo(spec.name, spec.settings.languages or ("en",), spec.settings.max_batch or 1)
+
+    def load(self, spec: ModelSpec, threads: int) -> Engine:
+        """See `Family`."""
+        folder: Path | None = spec.settings.path
+        if folder is not None and not folder.is_dir():
+            raise EngineError(f"The model {spec.name} can't be loaded: there is no folder {folder}. Set its `path`.")
+        model = MoonshineModel(folder or embedded_folder(), threads=threads)
+        model.warm_up()
+        return RollingEngine(model)
 
 
 def embedded_folder() -> Path:

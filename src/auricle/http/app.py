@@ -7,7 +7,7 @@ from fastapi_offline import FastAPIOffline
 
 from auricle import __version__
 from auricle.connection import ConnectionLimits
-from auricle.engines.registry import denoised_detector, model_directory, turn_judge
+from auricle.engines.registry import Catalog, catalog, denoised_detector, turn_judge
 from auricle.engines.silero import SileroDetector
 from auricle.http import calls, playground, realtime, service, transcriptions
 from auricle.http.auth import Authenticator
@@ -54,14 +54,13 @@ def create_app(settings: Settings) -> FastAPI:
 
 def _server_state(settings: Settings) -> ServerState:
     """All parts of the server."""
-    models = model_directory(settings.model, settings.aliases)
-    worker = Worker(WorkerSpec(models, settings.threads, settings.decode_timeout_s))
-    detector = SileroDetector.embedded()
+    offered = catalog(settings)
+    models = offered.directory
     secret = settings.signing_secret
     return ServerState(
         authenticator=Authenticator(settings.all_api_keys, secret.get_secret_value() if secret else None),
         models=models,
-        scheduler=BatchScheduler(detector, worker, settings.max_batch, turn_judge(), denoised_detector()),
+        scheduler=_scheduler(settings, offered),
         session_limits=SessionLimits(
             max_session_s=settings.max_session_s, max_item_s=settings.max_item_s, kept_audio_s=settings.kept_audio_s
         ),
@@ -73,7 +72,7 @@ def _server_state(settings: Settings) -> ServerState:
         max_sessions=settings.max_sessions,
         max_lag_s=settings.max_lag_s,
         recordings=RecordingTranscriber(
-            models,
+            offered,
             RecordingLimits(
                 processes=settings.file_processes,
                 max_waiting=settings.max_waiting_files,
@@ -87,3 +86,11 @@ def _server_state(settings: Settings) -> ServerState:
         if settings.webrtc
         else None,
     )
+
+
+def _scheduler(settings: Settings, offered: Catalog) -> BatchScheduler:
+    workers = {
+        name: Worker(WorkerSpec(spec, settings.threads, settings.decode_timeout_s))
+        for name, spec in offered.specs.items()
+    }
+    return BatchScheduler(SileroDetector.embedded(), offered.directory, workers, turn_judge(), denoised_detector())

@@ -57,11 +57,11 @@ class ServerState:
             raise Unavailable("The server is shutting down.")
         if len(self.connections) >= self.max_sessions:
             raise Unavailable(f"All {self.max_sessions} sessions of this server are in use. Try again later.")
-        self.check_lag()
+        self.check_lag(self.models.default)
 
-    def check_lag(self) -> None:
-        """Raises Unavailable: those who speak now wait too long for their text to be joined by another."""
-        if self.scheduler.lag_s > self.max_lag_s:
+    def check_lag(self, model: str) -> None:
+        """Raises Unavailable: those who speak to this model now wait too long to be joined by another."""
+        if self.scheduler.lag_s(model) > self.max_lag_s:
             raise Unavailable("The server has more speech to transcribe than it can. Try again in a few seconds.")
 
     async def drain(self, timeout_s: float) -> None:

@@ -156,8 +156,10 @@ class ModelInfo:
     """What is known of a model before it is loaded."""
 
     name: str
-    languages: tuple[str, ...]
-    """ISO 639-1 codes that it understands."""
+    languages: tuple[str, ...] = ()
+    """ISO 639-1 codes that it understands; none: that is not known, and any is taken."""
+    max_batch: int = 1
+    """Most utterances that it decodes together."""
 
 
 class ModelDirectory:
@@ -243,7 +245,12 @@ def _unspoken(model: ModelInfo, language: str, param: str) -> ClientError:
 
 def _speaks(model: ModelInfo, language: str) -> bool:
     """Whether the model knows the language; a region (`en-US`) is allowed and plays no part."""
-    return language.replace("_", "-").split("-")[0].lower() in model.languages
+    return not model.languages or without_region(language) in model.languages
+
+
+def without_region(language: str) -> str:
+    """The language itself: `en` of `en-US`."""
+    return language.replace("_", "-").split("-")[0].lower()
 
 
 _TAGGED_UNIONS = frozenset({"format", "turn_detection"})
