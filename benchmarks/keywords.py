@@ -51,7 +51,7 @@ class Recogniser:
     def text(self, samples: Samples, keywords: Sequence[str]) -> str:
         """What is said in one piece of audio."""
         options = Transcription(keywords=list(keywords) or None)
-        (tokens,) = self._model.transcribe([Utterance(samples, options)])
+        tokens = self._model.transcribe([Utterance(samples, options)])[0].tokens
         return "".join(token.text for token in tokens).strip()
 
 

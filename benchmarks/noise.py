@@ -190,7 +190,7 @@ def mixed(
             noise_filter.release(clip.id)
             for share, score in zip(MIXES, scores, strict=True):
                 audio = samples[: cleaned.size] * np.float32(1 - share) + cleaned * np.float32(share)
-                (tokens,) = model.transcribe([Utterance(audio, OPTIONS)])
+                tokens = model.transcribe([Utterance(audio, OPTIONS)])[0].tokens
                 score.add(clip.text, "".join(token.text for token in tokens), clip.scoring, clip.language)
         table.add_row(name, *(f"{score.percent:.1f}" for score in scores))
     return table

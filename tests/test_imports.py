@@ -23,7 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "protocol": {"protocol", "audio", "errors"},
     "session": {"session", "protocol", "audio", "errors"},
     # An engine's file. The interface and the registry have entries of their own.
-    "engines": {"engines", "audio", "protocol.config"},
+    "engines": {"engines", "audio", "protocol.config", "protocol.languages"},
     "engines.base": {"audio", "errors", "protocol.config", "session.jobs"},
     "engines.registry": {"engines", "protocol.config", "settings"},
     # A transport moves text; it knows neither the session nor the connection that uses it.
@@ -53,7 +53,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "scheduler": {"engines", "protocol.config", "session.jobs", "worker"},
     "connection": {"audio", "errors", "protocol", "session", "scheduler", "transports"},
     "transcribe": {"audio", "engines", "ids", "protocol", "session"},
-    "transcript_formats": {"transcribe"},
+    "transcript_formats": {"protocol", "transcribe"},
     "transcribe_command": {"audio.files", "errors", "recordings", "transcribe", "transcript_formats"},
     "recordings": {"audio", "engines", "errors", "protocol", "transcribe"},
     "explain": {"audio", "engines", "errors", "ids", "protocol", "session"},
@@ -97,7 +97,9 @@ HEAVY = {
     "aioice",
     "aiortc",
     "av",
+    "ctranslate2",
     "faster_whisper",
+    "huggingface_hub",
     "moonshine_voice",
     "onnx",
     "onnxruntime",

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sequences import DIALECTS, Op, Play, check, ops, speech
 
 from auricle.audio.formats import SAMPLE_RATE
-from auricle.engines.base import EngineError, Token, Utterance
+from auricle.engines.base import EngineError, Token, Transcript, Utterance
 from auricle.engines.rolling import RollingEngine
 from auricle.protocol.config import ServerVad, SessionConfig
 from auricle.session.jobs import Decode, Hypothesis
@@ -34,8 +34,8 @@ class ChangingModel:
         self._rng = np.random.default_rng(seed)
         self._chance = chance
 
-    def transcribe(self, utterances: Sequence[Utterance]) -> list[tuple[Token, ...]]:
-        return [self._tokens(utterance) for utterance in utterances]
+    def transcribe(self, utterances: Sequence[Utterance]) -> list[Transcript]:
+        return [Transcript(self._tokens(utterance)) for utterance in utterances]
 
     def _tokens(self, utterance: Utterance) -> tuple[Token, ...]:
         found: list[Token] = []

@@ -216,7 +216,7 @@ def _in_processes(
         raise ValueError(f"There is no format '{format}', only {', '.join(FORMATS)}.")
     settings, models = _local_models(options.model)
     options = models.directory.resolve(options, "transcription")
-    texts = Texts(format, output, options.language or "en")
+    texts = Texts(format, output, options.language)
     if not overwrite and (done := [source for source in sources if (path := texts.path(source)) and path.exists()]):
         err.print(f"{len(done)} of {len(sources)} are done already; --overwrite makes them again.", highlight=False)
         sources = [source for source in sources if source not in done]

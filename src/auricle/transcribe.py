@@ -31,6 +31,8 @@ class Segment:
     text: str
     tokens: tuple[LogProb, ...]
     """What the text was made of, each with its log-probability."""
+    language: str | None = None
+    """What is spoken, ISO 639-1, if the engine says so."""
 
 
 def transcribe(
@@ -88,7 +90,8 @@ class _Driver:
                     # Nothing is told of a session that is not live but whole stretches, when they are decoded.
                     for event in following:
                         if isinstance(event, TranscriptionDelta):
-                            yield Segment(start_s, end_s, event.delta.strip(), tuple(event.logprobs or ()))
+                            logprobs = tuple(event.logprobs or ())
+                            yield Segment(start_s, end_s, event.delta.strip(), logprobs, hypothesis.language)
 
     def _detect(self, job: DetectSpeech) -> list[float]:
         probabilities = self._detector.detect([job])[0]

@@ -126,8 +126,8 @@ class Texts:
     """One of `FORMATS`."""
     folder: Path | None
     """None: to standard output."""
-    language: str
-    """For the JSON's field."""
+    language: str | None
+    """What was said to be spoken."""
 
     def path(self, source: Source) -> Path | None:
         """The file of a recording's text."""

@@ -8,9 +8,12 @@ from __future__ import annotations
 import math
 import textwrap
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from auricle.protocol.config import without_region
+from auricle.protocol.languages import language_name
 from auricle.transcribe import Segment
 
 LINE_LENGTH = 42
@@ -18,20 +21,21 @@ LINE_LENGTH = 42
 _LINES = 2
 
 
-_LANGUAGE_NAMES = {"en": "english"}
-"""What `verbose_json` calls languages. Those that are not here go by their code."""
-
-
 def plain(segments: Sequence[Segment]) -> str:
     """The text, in one line."""
     return " ".join(segment.text for segment in segments)
 
 
-def verbose_json(segments: Sequence[Segment], seconds: float, language: str) -> dict[str, Any]:
-    """OpenAI's `verbose_json` of a recording of so many seconds; `language` is its code."""
+def verbose_json(segments: Sequence[Segment], seconds: float, language: str | None = None) -> dict[str, Any]:
+    """OpenAI's `verbose_json` of a recording of so many seconds.
+
+    `language` is what was said to be spoken; else it is that of most segments.
+    """
+    found = Counter(segment.language for segment in segments if segment.language).most_common(1)
+    spoken = without_region(language) if language else found[0][0] if found else "en"
     return {
         "task": "transcribe",
-        "language": _LANGUAGE_NAMES.get(language, language),
+        "language": language_name(spoken),
         "duration": round(seconds, 3),
         "text": plain(segments),
         "segments": [_verbose_segment(number, segment) for number, segment in enumerate(segments)],

@@ -21,6 +21,7 @@ from onnx import numpy_helper
 
 from auricle.audio.formats import SAMPLE_RATE, Samples
 from auricle.engines.base import Context, EngineError, Transcription, Utterance
+from auricle.engines.loops import length_without_loop
 from auricle.engines.moonshine import (
     END_ID,
     MAX_DRAFT_TOKENS,
@@ -31,7 +32,6 @@ from auricle.engines.moonshine import (
     Vocabulary,
     decode_greedily,
     embedded_folder,
-    length_without_loop,
 )
 from auricle.engines.moonshine_graph import build_graphs
 from auricle.engines.ort_format import read_network
@@ -349,11 +349,11 @@ def two_cities() -> Samples:
 
 
 def text_of(model: MoonshineModel, samples: Samples) -> str:
-    return "".join(token.text for token in model.transcribe([Utterance(samples, OPTIONS)])[0])
+    return "".join(token.text for token in model.transcribe([Utterance(samples, OPTIONS)])[0].tokens)
 
 
 def test_reads_the_opening_of_a_tale_of_two_cities(model: MoonshineModel, two_cities: Samples) -> None:
-    (tokens,) = model.transcribe([Utterance(two_cities[: 12 * SAMPLE_RATE], OPTIONS)])
+    tokens = model.transcribe([Utterance(two_cities[: 12 * SAMPLE_RATE], OPTIONS)])[0].tokens
     words = re.findall("[a-z]+", "".join(token.text for token in tokens).lower())
     assert tokens[0].text.startswith(" ")
     assert " ".join(words).startswith("it was the best of times it was the worst of times it was the age of wisdom")
@@ -399,10 +399,10 @@ def test_a_draft_of_growing_speech_gives_the_text_of_plain_decoding(model: Moons
 def said_after(model: MoonshineModel, samples: Samples, cut_s: float, *, hears_before: bool = True) -> str:
     """What is found in the speech after a cut."""
     cut = int(cut_s * SAMPLE_RATE)
-    (before,) = model.transcribe([Utterance(samples[:cut], OPTIONS)])
+    before = model.transcribe([Utterance(samples[:cut], OPTIONS)])[0].tokens
     context = Context(samples[:cut], before) if hears_before else None
-    (after,) = model.transcribe([Utterance(samples[cut:], OPTIONS, context=context)])
-    (drafted,) = model.transcribe([Utterance(samples[cut:], OPTIONS, draft=after, context=context)])
+    after = model.transcribe([Utterance(samples[cut:], OPTIONS, context=context)])[0].tokens
+    drafted = model.transcribe([Utterance(samples[cut:], OPTIONS, draft=after, context=context)])[0].tokens
     assert drafted == after or [token.text for token in drafted] == [token.text for token in after]
     return "".join(token.text for token in after)
 
@@ -421,9 +421,9 @@ def test_speech_is_not_lost_behind_what_was_said_before(model: MoonshineModel, t
 
 def test_tokens_know_the_ids_that_make_them_a_draft(model: MoonshineModel, two_cities: Samples) -> None:
     samples = two_cities[: 4 * SAMPLE_RATE]
-    (tokens,) = model.transcribe([Utterance(samples, OPTIONS)])
+    tokens = model.transcribe([Utterance(samples, OPTIONS)])[0].tokens
     assert [token_id for token in tokens for token_id in token.ids] == model.decode(samples).ids
-    (again,) = model.transcribe([Utterance(samples, OPTIONS, draft=tokens)])
+    again = model.transcribe([Utterance(samples, OPTIONS, draft=tokens)])[0].tokens
     assert [token.text for token in again] == [token.text for token in tokens]
 
 
@@ -434,7 +434,7 @@ def test_short_audio_gives_little_text(model: MoonshineModel, two_cities: Sample
 
 def test_no_samples_give_no_tokens(model: MoonshineModel, two_cities: Samples) -> None:
     given = [Utterance(samples, OPTIONS) for samples in (two_cities[:0], two_cities[: 2 * SAMPLE_RATE])]
-    empty, spoken = model.transcribe(given)
+    empty, spoken = (found.tokens for found in model.transcribe(given))
     assert empty == ()
     assert spoken != ()
 

@@ -14,7 +14,17 @@ from hypothesis import strategies as st
 
 from auricle.audio.formats import SAMPLE_RATE
 from auricle.engines import rolling
-from auricle.engines.base import Context, Decode, EngineError, Hypothesis, Stage, Token, Transcription, Utterance
+from auricle.engines.base import (
+    Context,
+    Decode,
+    EngineError,
+    Hypothesis,
+    Stage,
+    Token,
+    Transcript,
+    Transcription,
+    Utterance,
+)
 from auricle.engines.rolling import (
     SETTLE_RULES,
     Evidence,
@@ -51,9 +61,9 @@ class Script:
         self.texts = list(texts)
         self.given: list[list[Utterance]] = []
 
-    def transcribe(self, utterances: Sequence[Utterance]) -> list[tuple[Token, ...]]:
+    def transcribe(self, utterances: Sequence[Utterance]) -> list[Transcript]:
         self.given.append(list(utterances))
-        return [self._say(self.texts.pop(0)) for _ in utterances]
+        return [Transcript(self._say(self.texts.pop(0))) for _ in utterances]
 
     @staticmethod
     def _say(text: str | tuple[Token, ...]) -> tuple[Token, ...]:

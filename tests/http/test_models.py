@@ -12,40 +12,52 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
+import tiny_whisper
 from conftest import RunningServer, start_server
-from wire import COMPLETED, FAILED, best_of_times, open_wire
+from tiny_whisper import LOUD, QUIET
+from wire import COMPLETED, FAILED, LOGPROBS, VAD, DialectName, best_of_times, open_wire, spoken
 
+from auricle.audio.formats import Samples
 from auricle.engines.moonshine import embedded_folder
 
 COPY, LOST = "moonshine/copy", "moonshine/lost"
+MINI, UNFETCHED = "whisper/mini", "whisper/small"
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     folder = tmp_path_factory.mktemp("models")
-    models = {COPY: {"path": str(embedded_folder())}, LOST: {"path": str(folder / "lost")}}
-    running = start_server(AURICLE_MODELS=json.dumps(models), AURICLE_ALIASES=json.dumps({"mine": COPY}))
+    mini = str(tiny_whisper.build(folder / "mini"))
+    models = {
+        COPY: {"path": str(embedded_folder())},
+        LOST: {"path": str(folder / "lost")},
+        MINI: {"path": mini, "device": "cpu"},
+    }
+    aliases = json.dumps({"mine": COPY, "whisper-1": UNFETCHED})
+    running = start_server(AURICLE_MODELS=json.dumps(models), AURICLE_ALIASES=aliases, HF_HOME=str(folder))
     yield running
     running.stop()
 
 
-def wav() -> bytes:
+def wav(samples: Samples) -> bytes:
     file = io.BytesIO()
     with wave.open(file, "wb") as recording:
         recording.setparams((1, 2, 16_000, 0, "NONE", ""))
-        recording.writeframes((best_of_times() * 32767).astype("<i2").tobytes())
+        recording.writeframes((samples * 32767).astype("<i2").tobytes())
     return file.getvalue()
 
 
-def post(server: RunningServer, model: str) -> httpx.Response:
+def post(server: RunningServer, model: str, gain: float = 1.0, **fields: str) -> httpx.Response:
     url = f"{server.base_url}/audio/transcriptions"
-    return httpx.post(url, files={"file": ("a.wav", wav())}, data={"model": model}, timeout=60)
+    file = ("a.wav", wav(np.clip(best_of_times() * gain, -1, 1)))
+    return httpx.post(url, files={"file": file}, data={"model": model, **fields}, timeout=60)
 
 
 def test_all_models_and_aliases_are_listed(server: RunningServer) -> None:
     names = [model["id"] for model in httpx.get(f"{server.base_url}/models").json()["data"]]
-    assert names == ["moonshine/tiny-en", COPY, LOST, "mine"]
+    assert names == ["moonshine/tiny-en", COPY, LOST, MINI, UNFETCHED, "mine", "whisper-1"]
     assert httpx.get(f"{server.base_url}/models/{COPY}").json()["id"] == COPY
 
 
@@ -59,25 +71,52 @@ def test_another_model_is_loaded_when_it_is_needed(server: RunningServer, model:
     assert "best of times" in post(server, model).json()["text"]
 
 
-def test_weights_that_are_not_there_are_an_error_of_the_item_alone(server: RunningServer) -> None:
+@pytest.mark.parametrize("dialect", ["ga", "beta"])
+def test_whisper_in_a_session(server: RunningServer, dialect: DialectName) -> None:
+    with open_wire(server.socket_url, dialect) as wire:
+        wire.update(transcription={"model": MINI, "delay": "minimal"}, turn_detection=VAD, include=[LOGPROBS])
+        wire.append(spoken(best_of_times()))
+        completed = wire.until(COMPLETED)[-1]
+        assert completed["transcript"] == QUIET.strip()
+        assert [entry["token"] for entry in completed["logprobs"]] == ["Hello", " to", " all", " of", " you", "."]
+
+
+def test_whisper_for_a_recording(server: RunningServer) -> None:
+    verbose = post(server, MINI, response_format="verbose_json").json()
+    assert (verbose["text"], verbose["language"]) == (QUIET.strip(), "english")
+    assert post(server, MINI, gain=1000.0).json()["text"] == LOUD.strip()
+    assert post(server, MINI, gain=1000.0, response_format="verbose_json").json()["language"] == "german"
+    asked = post(server, MINI, response_format="verbose_json", language="fr-CA").json()
+    assert asked["language"] == "french"
+    refused = post(server, MINI, language="xx")
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "language")
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [(LOST, "moonshine/lost can't be loaded: there is no folder"), ("whisper-1", "auricle models pull whisper/small")],
+)
+def test_weights_that_are_not_there_are_an_error_of_the_item_alone(
+    server: RunningServer, model: str, told: str
+) -> None:
     with open_wire(server.socket_url) as wire:
-        wire.update(transcription={"model": LOST}, turn_detection=None)
+        wire.update(transcription={"model": model}, turn_detection=None)
         wire.append(best_of_times())
         wire.commit()
         error = wire.until(FAILED)[-1]["error"]
         assert (error["type"], error["code"]) == ("server_error", "transcription_error")
-        assert LOST in error["message"]
-        assert "no folder" in error["message"]
+        assert told in error["message"]
         wire.update(transcription={"model": "moonshine/tiny-en"})
         wire.append(best_of_times())
         wire.commit()
         assert "best of times" in wire.until(COMPLETED)[-1]["transcript"]
 
 
-def test_weights_that_are_not_there_are_an_error_of_the_request(server: RunningServer) -> None:
-    response = post(server, LOST)
+@pytest.mark.parametrize("model", [LOST, UNFETCHED])
+def test_weights_that_are_not_there_are_an_error_of_the_request(server: RunningServer, model: str) -> None:
+    response = post(server, model)
     assert response.status_code == 500
-    assert LOST in response.json()["error"]["message"]
+    assert model in response.json()["error"]["message"]
     assert "best of times" in post(server, "moonshine/tiny-en").json()["text"]
 
 

@@ -31,6 +31,7 @@ __all__ = [
     "SpeechDetector",
     "Stage",
     "Token",
+    "Transcript",
     "Transcription",
     "TurnJudge",
     "Utterance",
@@ -149,11 +150,20 @@ class Utterance:
     """What was said before. A model that can't go on from there ignores it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """What an offline model finds in an utterance."""
+
+    tokens: tuple[Token, ...]
+    language: str | None = None
+    """In which language, ISO 639-1, if it knows more than one."""
+
+
 class OfflineModel(Protocol):
     """A model that transcribes whole utterances and keeps nothing between calls."""
 
-    def transcribe(self, utterances: Sequence[Utterance]) -> list[tuple[Token, ...]]:
-        """The tokens of each utterance, in order.
+    def transcribe(self, utterances: Sequence[Utterance]) -> list[Transcript]:
+        """What each utterance says, in order.
 
         The text of an utterance does not depend on its neighbours.
         """

@@ -30,9 +30,11 @@ from auricle.engines.base import (
     ModelSettings,
     ModelSpec,
     Token,
+    Transcript,
     Utterance,
 )
 from auricle.engines.biasing import Biasing, Logits, Said, phrases_of
+from auricle.engines.loops import length_without_loop
 from auricle.engines.moonshine_graph import HEADS, build_graphs, cache_names
 from auricle.engines.onnx_network import engine_errors, open_network
 from auricle.engines.rolling import RollingEngine
@@ -43,8 +45,6 @@ MIN_SAMPLES = 895
 """The shortest input for which the encoder gives one frame."""
 MAX_TOKENS_PER_S = 6.5
 """More tokens than this per second of audio are invented (the model authors' own limit)."""
-MAX_LOOP_TOKENS = 24
-"""The longest phrase that is looked for in loops."""
 EXTRA_TOKENS = 4
 """Allowed on top of that, because a short word is said faster and has its punctuation besides."""
 MAX_DRAFT_TOKENS = 32
@@ -85,7 +85,8 @@ class MoonshineFamily(Family):
         folder: Path | None = spec.settings.path
         if folder is not None and not folder.is_dir():
             raise EngineError(f"The model {spec.name} can't be loaded: there is no folder {folder}. Set its `path`.")
-        model = MoonshineModel(folder or embedded_folder(), threads=threads)
+        language = self.info(spec).languages[0]
+        model = MoonshineModel(folder or embedded_folder(), threads=threads, language=language)
         model.warm_up()
         return RollingEngine(model)
 
@@ -155,20 +156,6 @@ def _parse_tokenizer(data: bytes) -> Iterator[bytes]:
 def _is_special(token_id: int, piece: bytes) -> bool:
     """Whether a token is a mark of the model (`<unk>`, start, end, `<<ST_…>>`) and not text."""
     return token_id <= END_ID or (piece.startswith(b"<<ST_") and piece.endswith(b">>"))
-
-
-def length_without_loop(ids: Sequence[int]) -> int:
-    """How many of `ids` to keep: fewer than all if they end in a phrase that repeats, so that it stays once.
-
-    A single token must come 8 times in a row, a phrase of 2 to 5 tokens 4 times, a longer one 3 times. Real
-    speech seldom repeats itself that often.
-    """
-    for size in range(1, min(MAX_LOOP_TOKENS, len(ids) // 3) + 1):
-        times = 8 if size == 1 else 4 if size <= 5 else 3
-        first = len(ids) - size * times
-        if first >= 0 and all(ids[index] == ids[index + size] for index in range(first, len(ids) - size)):
-            return first + size
-    return len(ids)
 
 
 @dataclass(slots=True)
@@ -290,7 +277,7 @@ class MoonshineModel:
     The files are read on first use, or by `load`. Implements `OfflineModel`.
     """
 
-    def __init__(self, folder: Path, *, threads: int = 1) -> None:
+    def __init__(self, folder: Path, *, threads: int = 1, language: str = "en") -> None:
         """`folder` holds `encoder_model.ort`, `decoder_model_merged.ort` and `tokenizer.bin`.
 
         `threads` is the number of threads of the encoder. The decoder always has one: its steps are too small to share
@@ -298,6 +285,7 @@ class MoonshineModel:
         """
         self._folder = folder
         self._threads = threads
+        self._language = language
         self._encoder: Any = None
         self._decoder: Any = None
         self._audio_names: list[str] = []
@@ -329,14 +317,13 @@ class MoonshineModel:
         """Load the model and run it once, so that the first utterance does not wait."""
         self.decode(np.zeros(SAMPLE_RATE, np.float32))
 
-    def transcribe(self, utterances: Sequence[Utterance]) -> list[tuple[Token, ...]]:
+    def transcribe(self, utterances: Sequence[Utterance]) -> list[Transcript]:
         """See `OfflineModel`. Of the options, it takes keywords and prompt. Raises EngineError: it can't be run."""
-        return [
-            self.tokens(
-                self.decode(utterance.samples, _ids(utterance.draft), phrases_of(utterance.options), utterance.context)
-            )
-            for utterance in utterances
-        ]
+        return [Transcript(self.tokens(self._decode_utterance(found)), self._language) for found in utterances]
+
+    def _decode_utterance(self, utterance: Utterance) -> Greedy:
+        phrases = phrases_of(utterance.options)
+        return self.decode(utterance.samples, _ids(utterance.draft), phrases, utterance.context)
 
     def decode(
         self,

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from auricle.audio.formats import SAMPLE_RATE
-from auricle.engines.base import Decode, Hypothesis, OfflineModel, Token, Transcription, Utterance
+from auricle.engines.base import Decode, Hypothesis, OfflineModel, Token, Transcript, Transcription, Utterance
 from auricle.protocol.config import DEFAULT_DELAY
 
 MAX_STREAMS = 256
@@ -130,20 +130,22 @@ class _Stream:
     context_size: int = 0
     """How many samples of earlier speech were heard before them."""
     tokens: tuple[Token, ...] = ()
+    language: str | None = None
     words: list[Word] = field(default_factory=list)
     since_s: list[float] = field(default_factory=list)
     """For each word, the length of speech in seconds from which on it and all unsettled words before it are there."""
 
-    def take(self, tokens: tuple[Token, ...], job: Decode, settled: Sequence[str]) -> None:
+    def take(self, found: Transcript, job: Decode, settled: Sequence[str]) -> None:
         """Remember a new hypothesis."""
-        words, size = words_of(tokens), job.samples.size
+        words, size = words_of(found.tokens), job.samples.size
         old, new = boundary(settled, self.words), boundary(settled, words)
         since_s = [size / SAMPLE_RATE] * len(words)
         while old < len(self.words) and new < len(words) and self.words[old].key == words[new].key:
             since_s[new] = self.since_s[old]
             old, new = old + 1, new + 1
         self.context_size = _context_size(job)
-        self.size, self.tokens, self.words, self.since_s = size, tokens, words, since_s
+        self.tokens, self.language = found.tokens, found.language
+        self.size, self.words, self.since_s = size, words, since_s
 
     def settle(self, begin: int, rule: SettleRule) -> int:
         """How many words are settled, if `begin` of them were before."""
@@ -178,8 +180,8 @@ class RollingEngine:
         new = [job for job in jobs if not self._is_known(job)]
         utterances = [Utterance(job.samples, job.options, self._stream(job).tokens, job.context) for job in new]
         found = self._model.transcribe(utterances) if new else []
-        for job, tokens in zip(new, found, strict=True):
-            self._stream(job).take(tokens, job, keys_of(job.settled))
+        for job, transcript in zip(new, found, strict=True):
+            self._stream(job).take(transcript, job, keys_of(job.settled))
         hypotheses = [self._answer(job) for job in jobs]
         while len(self._streams) > MAX_STREAMS:
             self._streams.popitem(last=False)
@@ -204,7 +206,7 @@ class RollingEngine:
         before = stream.words[begin - 1].end if begin else 0
         if job.is_final:
             del self._streams[job.stream_id, job.piece]
-            return Hypothesis(stream.tokens[before:])
+            return Hypothesis(stream.tokens[before:], language=stream.language)
         settled = stream.settle(begin, self._rules[job.options.delay or DEFAULT_DELAY])
         after = stream.words[settled - 1].end if settled else 0
-        return Hypothesis(stream.tokens[before:after], stream.tokens[after:])
+        return Hypothesis(stream.tokens[before:after], stream.tokens[after:], stream.language)

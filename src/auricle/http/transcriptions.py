@@ -229,7 +229,7 @@ def _answer(
         case "vtt":
             return Response(vtt(segments), media_type="text/vtt")
         case "verbose_json":
-            return JSONResponse(verbose_json(segments, seconds, options.language or "en"))
+            return JSONResponse(verbose_json(segments, seconds, options.language))
     body: dict[str, Any] = {"text": plain(segments)}
     if wanted.include:
         body["logprobs"] = [token.model_dump() for token in _tokens(segments)]

@@ -106,3 +106,5 @@ class Hypothesis:
     """New tokens that are settled now; they continue what was settled before."""
     tentative: tuple[Token, ...] = ()
     """Tokens after the committed ones that may still change; empty when the job was final."""
+    language: str | None = None
+    """What is spoken, ISO 639-1, where the engine has found that out."""
