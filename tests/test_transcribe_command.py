@@ -6,9 +6,11 @@ import functools
 import http.server
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -145,6 +147,59 @@ def test_an_address_is_fetched(address: str) -> None:
     assert is_right(result.stdout.decode().partition("\n")[2])
     assert b"nothing.wav" in result.stderr
     assert b"404" in result.stderr
+
+
+def test_types_of_files_are_known_without_the_systems_table(tmp_path: Path) -> None:
+    for name in ("a.flac", "b.OGG", "c.m4a", "d.mkv", "list.m3u", "song.mid", "notes.txt"):
+        (tmp_path / name).touch()
+    assert [Path(name).name for name in names(tmp_path)] == ["a.flac", "b.OGG", "c.m4a", "d.mkv"]
+
+
+def test_a_download_that_breaks_off_is_no_recording(folder: Path) -> None:
+    recording = (folder / "speech.wav").read_bytes()
+
+    class Half(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(recording)))
+            self.end_headers()
+            self.wfile.write(recording[: len(recording) // 2])
+
+        def log_message(self, *_: object) -> None: ...
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Half) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        result = transcribe(f"http://127.0.0.1:{server.server_port}/talk.wav")
+        spaced = transcribe(f"http://127.0.0.1:{server.server_port}/my talk.wav")
+        server.shutdown()
+        thread.join()
+    assert (result.returncode, result.stdout) == (1, b"")
+    assert b"lost in the middle" in result.stderr
+    assert (spaced.returncode, spaced.stderr.count(b"Error: ")) == (1, 1)
+
+
+def test_a_pipe_is_read_to_its_end(folder: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    thread = threading.Thread(target=lambda: pipe.write_bytes((folder / "speech.wav").read_bytes()))
+    thread.start()
+    assert is_right(transcribe(pipe).stdout.decode())
+    thread.join()
+
+
+def test_waiting_for_standard_input_can_be_broken_off(folder: Path) -> None:
+    arguments = ["-", str(folder / "speech.wav"), "--output", str(folder / "out")]
+    command = [sys.executable, "-m", "auricle", "transcribe", *arguments]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True) as process:
+        text = folder / "out" / "speech.txt"
+        deadline_s = time.monotonic() + 60
+        while not text.exists():  # written before the one that comes first in the order
+            assert time.monotonic() < deadline_s
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+    assert is_right(text.read_text())
 
 
 def test_one_that_fails_does_not_stop_the_others(folder: Path, tmp_path: Path) -> None:

@@ -182,6 +182,8 @@ def transcribe(
 
     options = Transcription.model_validate({"model": model or "", "language": language, "delay": delay})
     sources = sources_of(recordings)
+    if (explain or realtime) and not all(source.is_file for source in sources):
+        raise ValueError("--explain and --realtime take files only.")
     if explain:
         if len(sources) > 1 or realtime:
             raise ValueError("--explain takes one recording, and no --realtime.")
@@ -217,13 +219,15 @@ def _in_processes(
     settings, models = _local_models(options.model)
     options = models.directory.resolve(options, "transcription")
     texts = Texts(format, output, options.language)
-    if not overwrite and (done := [source for source in sources if (path := texts.path(source)) and path.exists()]):
-        err.print(f"{len(done)} of {len(sources)} are done already; --overwrite makes them again.", highlight=False)
-        sources = [source for source in sources if source not in done]
+    if not overwrite:
+        todo = [source for source in sources if not ((path := texts.path(source)) and path.exists())]
+        if done := len(sources) - len(todo):
+            err.print(f"{done} of {len(sources)} are done already; --overwrite makes them again.", highlight=False)
+        sources = todo
     jobs = min(jobs or settings.file_processes, max(len(sources), 1))
 
     async def run() -> list[str]:
-        limits = RecordingLimits(jobs, len(sources), math.inf, settings.decode_timeout_s)
+        limits = RecordingLimits(jobs, len(sources), math.inf)
         transcriber = RecordingTranscriber(models, limits)
         try:
             recording = Recording(options, DEFAULT_TURN_DETECTION)

@@ -14,7 +14,7 @@ import signal
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection as Pipe
 from multiprocessing.reduction import recv_handle, send_handle
@@ -37,6 +37,8 @@ BLOCK_S = 30.0
 """Audio that is read at a time, and after which a process tells how far it has come."""
 START_TIMEOUT_S = 120.0
 """Longest time until a process is there, and until it has a model."""
+BLOCK_TIMEOUT_S = 600.0
+"""A process that says nothing for so long counts as hung. Where others need the cores, it hardly gets on."""
 IDLE_S = 300.0
 """A process that has had nothing to do for so long is ended: it holds the models' memory."""
 _LOWEST_PRIORITY = 19
@@ -49,10 +51,8 @@ class RecordingLimits:
     processes: int
     """How many recordings are transcribed at a time; each has one thread."""
     max_waiting: int
-    """How many more may wait."""
+    """How many more may wait, or be on their way to the server."""
     max_recording_s: float
-    block_timeout_s: float
-    """A process that needs longer for `BLOCK_S` seconds of audio counts as hung."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,24 +95,29 @@ class RecordingTranscriber:
         self._models = models
         self._limits = limits
         self._free = asyncio.Semaphore(limits.processes)
-        self._waiting = 0
+        self._admitted = 0
         self._idle: list[tuple[_Process, asyncio.TimerHandle]] = []
         self._busy: set[_Process] = set()
         self._threads = ThreadPoolExecutor(limits.processes, thread_name_prefix="recordings")
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Keep a place for a recording, from before it is sent. Raises Unavailable: too many others have one."""
+        if self._admitted >= self._limits.processes + self._limits.max_waiting:
+            raise Unavailable("The server has more recordings to transcribe than it can. Try again later.")
+        self._admitted += 1
+        try:
+            yield
+        finally:
+            self._admitted -= 1
 
     async def transcribe(self, file: BinaryIO, recording: Recording) -> AsyncGenerator[Segment | Heard, None]:
         """The segments of a file, and between them how far it was read: to its end, at last.
 
         `file` has a descriptor and is read from its start. Closing the iterator ends the work. Raises ClientError: it
-        can't be read or is too long; EngineError; Unavailable: too many others wait.
+        can't be read or is too long; EngineError.
         """
-        if self._waiting >= self._limits.max_waiting:
-            raise Unavailable("The server has more recordings to transcribe than it can. Try again later.")
-        self._waiting += 1
-        try:
-            await self._free.acquire()
-        finally:
-            self._waiting -= 1
+        await self._free.acquire()
         try:
             process = await self._take_process()
             try:
@@ -120,7 +125,7 @@ class RecordingTranscriber:
                 timeout_s = START_TIMEOUT_S
                 while True:
                     message = await self._in_thread(process.receive, timeout_s)
-                    timeout_s = self._limits.block_timeout_s
+                    timeout_s = BLOCK_TIMEOUT_S
                     if isinstance(message, Loaded):
                         continue
                     if isinstance(message, Segment | Heard):
@@ -196,7 +201,7 @@ class _Process:
             self._pipe.send(recording)
             assert self._process.pid is not None
             send_handle(self._pipe, descriptor, self._process.pid)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # RuntimeError: on macOS it must confirm that it has the file
             raise EngineError("The process for recordings has ended.") from error
 
     def receive(self, timeout_s: float) -> Message:

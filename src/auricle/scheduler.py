@@ -153,7 +153,9 @@ class BatchScheduler:
         self._threads = {name: ThreadPoolExecutor(1, thread_name_prefix=name) for name in names}
         self._judgements: Lane[JudgeTurn, float] = Lane(self._judge_turns, max_batch=1)
         self._detections: Lane[DetectSpeech, list[float]] = Lane(self._detect, max_batch=64)
-        self._denoised_detections: Lane[DetectSpeech, list[float]] = Lane(self._detect_denoised, max_batch=64)
+        self._denoised_detections: Lane[DetectSpeech, list[float]] = Lane(
+            self._detect_denoised, max_batch=1, clock=clock
+        )
         self._decodings = {model.name: self._decoding_lane(model, clock) for model in models.models}
 
     def _decoding_lane(self, model: ModelInfo, clock: Clock) -> Lane[Decode, Hypothesis]:
@@ -217,7 +219,8 @@ class BatchScheduler:
 
     def lag_s(self, model: str) -> float:
         """How long speech that has ended waits these days for a model, given by any of its names."""
-        return self._decodings[self._own_name(model)].lag_s
+        # Taking noise out costs as much as decoding, and nothing begins for those who wait for it.
+        return max(self._decodings[self._own_name(model)].lag_s, self._denoised_detections.lag_s)
 
     def _own_name(self, model: str) -> str:
         info = self._models.find(model)

@@ -33,6 +33,11 @@ OPENAI_MODEL_NAMES = (
 )
 
 
+def _usable_cores() -> int:
+    """The cores that this process may use; a container may have fewer than the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _default_state_dir() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "auricle"
 
@@ -90,7 +95,7 @@ class Settings(BaseSettings):
         exclude=True,
         description="Models to offer besides the embedded one, and what is set about each: see docs/engines.md",
     )
-    threads: int = Field(max((os.cpu_count() or 1) - 1, 1), ge=1, description="Threads that a decoding step may use")
+    threads: int = Field(max(_usable_cores() - 1, 1), ge=1, description="Threads that a decoding step may use")
     decode_timeout_s: float = Field(60, gt=0, description="After this long in one batch the worker counts as hung")
 
     max_sessions: int = Field(1000, ge=1, description="Most sessions at a time")
@@ -107,7 +112,9 @@ class Settings(BaseSettings):
         4 * 1024 * 1024, ge=1024, description="Events that may wait for a client that doesn't read; then it is closed"
     )
     file_processes: int = Field(
-        os.cpu_count() or 1, ge=1, description="Whole recordings transcribed at a time, each in a process of its own"
+        min(_usable_cores(), 4),
+        ge=1,
+        description="Whole recordings transcribed at a time, each in a process of its own",
     )
     max_waiting_files: int = Field(100, ge=0, description="Recordings that may wait for one of these processes")
     max_file_bytes: int = Field(512 * 1024 * 1024, ge=1024, description="Largest recording in one request")

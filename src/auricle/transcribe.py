@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 
@@ -51,8 +50,10 @@ def transcribe(
     # The last turn ends as the others do: speech that breaks off has more errors.
     last_silence = np.zeros(turn_detection.silence_duration_ms * SAMPLE_RATE // 1000 + 2 * WINDOW_SAMPLES, np.float32)
     try:
-        for block in chain(blocks, [last_silence]):
+        for block in blocks:
+            driver.recorded += block.size
             yield from driver.perform(session.receive_audio(block))
+        yield from driver.perform(session.receive_audio(last_silence))
         yield from driver.perform(session.end_turn())
     finally:
         detector.release(session.id)
@@ -67,6 +68,8 @@ class _Driver:
         self._detector = detector
         self._engine = engine
         self._threshold = threshold
+        self.recorded = 0
+        """The length of the recording so far, in samples."""
         self._heard = 0
         """Up to where speech detection has come, in samples."""
         self._spoken: deque[int] = deque()
@@ -110,4 +113,4 @@ class _Driver:
                 windows.append(window)
         if windows:
             start, end = max(windows[0], start), min(windows[-1] + WINDOW_SAMPLES, end)
-        return start / SAMPLE_RATE, end / SAMPLE_RATE
+        return start / SAMPLE_RATE, min(end, self.recorded) / SAMPLE_RATE

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import glob
+import http.client
+import itertools
 import json
-import mimetypes
 import shutil
-import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -27,11 +29,22 @@ from auricle.recordings import Recording, RecordingTranscriber
 from auricle.transcribe import Segment
 from auricle.transcript_formats import plain, srt, verbose_json, vtt
 
+R = TypeVar("R")
+
 FORMATS = ("txt", "srt", "vtt", "json")
 
 STDIN = "-"
 _URL_SCHEMES = ("http://", "https://")
 _DOWNLOAD_TIMEOUT_S = 60
+_MEDIA_SUFFIXES = frozenset(
+    f".{name}"
+    for names in (
+        "aac ac3 aif aiff amr au caf flac m4a m4b mka mp2 mp3 oga ogg opus wav wma",
+        "3gp avi flv m4v mkv mov mp4 mpeg mpg ogv ts webm wmv",
+    )
+    for name in names.split()
+)
+"""What files of audio or video end in. The system's own table of types lacks many of them, or is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,22 +56,36 @@ class Source:
     place: Path
     """Where its text belongs below the folder of texts, without a suffix."""
 
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a path."""
+        return self.name != STDIN and not self.name.startswith(_URL_SCHEMES)
+
     def open(self) -> BinaryIO:
-        """The recording as a file that can be read from any place. Raises ClientError: it can't be had."""
+        """The recording as a file that can be read from any place. Raises ClientError: it can't be had whole."""
         try:
-            if self.name != STDIN and not self.name.startswith(_URL_SCHEMES):
-                return Path(self.name).open("rb")
-            copy = tempfile.TemporaryFile()  # noqa: SIM115
             if self.name == STDIN:
-                shutil.copyfileobj(sys.stdin.buffer, copy)
-            else:
-                with urllib.request.urlopen(self.name, timeout=_DOWNLOAD_TIMEOUT_S) as answer:
-                    shutil.copyfileobj(answer, copy)
-        except (OSError, ValueError) as error:  # ValueError: a null byte in a path, an address that is none
+                # Without the buffer of `sys.stdin`, whose lock the program's end could not get.
+                return _copy(open(0, "rb", buffering=0, closefd=False))
+            if self.is_file:
+                file = Path(self.name).open("rb")  # noqa: SIM115
+                return file if file.seekable() else _copy(file)
+            with urllib.request.urlopen(self.name, timeout=_DOWNLOAD_TIMEOUT_S) as answer:
+                copy = _copy(answer)
+                if answer.length:  # what is still to come
+                    raise OSError("the connection was lost in the middle")
+                return copy
+        # ValueError: a null byte in a path, an address that is none
+        except (OSError, ValueError, http.client.HTTPException) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise ClientError("invalid_value", f"Can't read '{self.name}': {reason}.", "file") from None
-        copy.seek(0)
-        return copy
+
+
+def _copy(file: BinaryIO | FileIO) -> BinaryIO:
+    copy = tempfile.TemporaryFile()  # noqa: SIM115
+    shutil.copyfileobj(file, copy)
+    copy.seek(0)
+    return copy
 
 
 def sources_of(arguments: Iterable[str]) -> list[Source]:
@@ -96,23 +123,21 @@ def _sources(argument: str) -> Iterator[Source]:
 
 
 def _is_media(file: Path) -> bool:
-    kind, _ = mimetypes.guess_type(file.name)
-    return kind is not None and kind.startswith(("audio/", "video/"))
+    return file.suffix.lower() in _MEDIA_SUFFIXES
 
 
 def _with_places_of_their_own(sources: Sequence[Source]) -> list[Source]:
     """The same; those whose texts would go to the same place are told apart by their suffixes, then by numbers."""
     counts = Counter(source.place for source in sources)
-    taken = set[Path]()
+    taken = {place for place, count in counts.items() if count == 1}
     result = []
     for source in sources:
-        place = source.place
-        if counts[place] > 1:
-            place = place.with_name(Path(source.name).name)
-            for number in range(2, len(sources) + 2):
-                if place not in taken:
-                    break
-                place = source.place.with_name(f"{Path(source.name).name}-{number}")
+        if counts[source.place] == 1:
+            result.append(source)
+            continue
+        full = source.place.with_name(Path(source.name).name)
+        numbered = (full.with_name(f"{full.name}-{number}") for number in itertools.count(2))
+        place = next(place for place in itertools.chain([full], numbered) if place not in taken)
         taken.add(place)
         result.append(Source(source.name, place))
     return result
@@ -164,7 +189,7 @@ async def transcribe_all(
     out: Console,
     err: Console,
 ) -> list[str]:
-    """Transcribe recordings, `jobs` at a time, and print or write their texts, in their order.
+    """Transcribe recordings, `jobs` at a time. Their texts are written as they come, or printed in their order.
 
     One that fails doesn't stop the others. Returns what went wrong.
     """
@@ -172,38 +197,61 @@ async def transcribe_all(
     # Texts go to standard output themselves, which need not be where the bars are drawn.
     with Progress(*columns, TimeElapsedColumn(), console=err, transient=True, redirect_stdout=False) as progress:
         gate = asyncio.Semaphore(jobs)
-        work = [asyncio.create_task(_transcribe(transcriber, source, recording, gate, progress)) for source in sources]
+
+        async def text_of(source: Source) -> str:
+            async with gate:
+                with await _in_daemon_thread(source.open) as file:
+                    segments, seconds = await _transcribe_file(transcriber, source.name, file, recording, progress)
+            text = texts.written(segments, seconds)
+            if path := texts.path(source):
+                _write(path, text)
+            return text
+
+        work = [asyncio.create_task(text_of(source)) for source in sources]
         problems = []
         try:
             for source, task in zip(sources, work, strict=True):
                 try:
-                    segments, seconds = await task
-                    text = texts.written(segments, seconds)
-                    if path := texts.path(source):
-                        _write(path, text)
-                        continue
-                except AuricleError as error:
-                    is_named = Path(source.name).name in error.message
-                    problems.append(error.message if is_named else f"{source.name}: {error.message}")
+                    text = await task
+                except (AuricleError, OSError) as error:
+                    message = str(error)
+                    problems.append(message if Path(source.name).name in message else f"{source.name}: {message}")
                     continue
-                with _hidden(progress):
-                    if len(sources) > 1 and texts.format != "json":
-                        out.print(f"{source.name}:", style="bold", markup=False, highlight=False, soft_wrap=True)
-                    out.print(text, markup=False, highlight=False, soft_wrap=True, end="")
+                if texts.folder is None:
+                    with _hidden(progress):
+                        if len(sources) > 1 and texts.format != "json":
+                            out.print(f"{source.name}:", style="bold", markup=False, highlight=False, soft_wrap=True)
+                        out.print(text, markup=False, highlight=False, soft_wrap=True, end="")
         finally:
             for task in work:
                 task.cancel()
     return problems
 
 
-async def _transcribe(
-    transcriber: RecordingTranscriber, source: Source, recording: Recording, gate: asyncio.Semaphore, progress: Progress
-) -> tuple[list[Segment], float]:
-    """The segments of one recording, and its length in seconds. Raises AuricleError."""
-    async with gate:
-        file = await asyncio.to_thread(source.open)
-        with file:
-            return await _transcribe_file(transcriber, source.name, file, recording, progress)
+async def _in_daemon_thread(function: Callable[[], R]) -> R:
+    """What a function returns that may wait for ever, such as for standard input: the program's end doesn't."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[R] = loop.create_future()
+
+    def settle(result: R | None, error: Exception | None) -> None:
+        if future.done():  # nobody waits any more
+            return
+        if error is None:
+            future.set_result(cast(R, result))
+        else:
+            future.set_exception(error)
+
+    def run() -> None:
+        result, problem = None, None
+        try:
+            result = function()
+        except Exception as error:
+            problem = error
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(settle, result, problem)
+
+    threading.Thread(target=run, daemon=True).start()
+    return await future
 
 
 async def _transcribe_file(

@@ -47,6 +47,8 @@ def test_pages_of_the_server_and_allowed_ones_are_let_in(origin: str | None, hos
         (ELSEWHERE, "127.0.0.1:8000"),
         ("null", "127.0.0.1:8000"),
         ("", "127.0.0.1:8000"),
+        ("http://[::1", "127.0.0.1:8000"),
+        ("http://127.0.0.1:8000", "[::1"),
         ("http://localhost:3001", "localhost:8000"),
         ("http://localhost", "localhost:8000"),
         ("http://127.0.0.1:8000.elsewhere.example", "127.0.0.1:8000"),

@@ -68,6 +68,17 @@ def test_one_that_does_not_suit_is_replaced(tmp_path: Path, damage: str, monkeyp
     context.load_cert_chain(second.certificate, second.key)  # raises unless they belong together
 
 
+def test_a_new_place_keeps_the_old_names(tmp_path: Path) -> None:
+    self_signed(tmp_path, "192.0.2.7")
+    there = self_signed(tmp_path, "192.0.2.8")
+    assert {ipaddress.ip_address("192.0.2.7"), ipaddress.ip_address("192.0.2.8")} <= {*names(there.certificate)}
+    assert self_signed(tmp_path, "192.0.2.7").fingerprint == there.fingerprint
+
+
+def test_a_name_that_no_certificate_can_have_is_left_out(tmp_path: Path) -> None:
+    assert "localhost" in names(self_signed(tmp_path, "höhle").certificate)
+
+
 def test_a_server_signs_its_own_certificate(server_with: Callable[..., RunningServer], tmp_path: Path) -> None:
     server = server_with("--tls", "self-signed", AURICLE_STATE_DIR=str(tmp_path))
     assert server.base_url.startswith("https://127.0.0.1:")

@@ -5,9 +5,12 @@ from __future__ import annotations
 import io
 import json
 import re
+import socket
+import threading
 import time
 import wave
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import av
@@ -276,6 +279,32 @@ def test_what_is_no_form_is_refused(server: RunningServer) -> None:
     assert fault(httpx.post(url, files={"file": (None, b"text")})) == ("missing_required_parameter", "file")
 
 
+def test_text_fields_are_small_and_few(server: RunningServer) -> None:
+    assert fault(post(server, prompt="x" * 200_000)) == ("invalid_form", None)
+    assert fault(post(server, **{"user[]": ["x"] * 600})) == ("invalid_form", None)
+    shouted = httpx.post(
+        f"{server.base_url}/audio/transcriptions",
+        content=b'--x\r\nContent-Disposition: form-data; name="model"\r\n\r\nnope\r\n--x--\r\n',
+        headers={"Content-Type": "Multipart/Form-Data; boundary=x"},
+    )
+    assert fault(shouted) == ("missing_required_parameter", "file")
+
+
+def test_a_client_that_leaves_in_the_middle_of_its_upload_is_no_error_of_ours(
+    server_with: Callable[..., RunningServer],
+) -> None:
+    server = server_with()
+    port = int(server.root_url.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(
+            b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n"
+            b"Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n"
+        )
+        time.sleep(0.2)
+    assert said(post(server).json()["text"], SHORT_WORDS)
+    assert not any("Traceback" in line for line in server.output)
+
+
 def test_a_key_is_wanted_where_keys_are_set(server_with: Callable[..., RunningServer]) -> None:
     server = server_with("--api-keys", "sk-test-files")
     assert fault(post(server), 401) == (None, None)
@@ -307,15 +336,41 @@ def until(condition: Callable[[], bool], timeout_s: float = 20) -> None:
         time.sleep(0.02)
 
 
+@contextmanager
+def being_transcribed(server: RunningServer) -> Iterator[None]:
+    """A long recording is in work, until its process is killed."""
+    before = {process.pid: process.cpu_times().user for process in recording_processes(server)}
+
+    def post_it() -> None:
+        with suppress(httpx.HTTPError):
+            client.post(f"{server.base_url}/audio/transcriptions", files={"file": ("long.wav", LONG)}, timeout=60)
+
+    with httpx.Client() as client:
+        thread = threading.Thread(target=post_it)
+        thread.start()
+        until(
+            lambda: any(
+                process.cpu_times().user > before.get(process.pid, 0) + 0.2 for process in recording_processes(server)
+            )
+        )
+        yield
+        for process in recording_processes(server):
+            process.kill()
+        thread.join()
+
+
 LONG = wav(np.tile(SPEECH, 12))
 """9 minutes: long enough to be in the middle of it."""
 
 
 def test_more_recordings_than_may_wait_are_told_to_come_back(server_with: Callable[..., RunningServer]) -> None:
     server = server_with(AURICLE_FILE_PROCESSES="1", AURICLE_MAX_WAITING_FILES="0")
-    refused = post(server)
-    assert fault(refused, 503) == ("server_overloaded", None)
-    assert refused.headers["Retry-After"]
+    assert said(post(server).json()["text"], SHORT_WORDS)  # nobody waits
+    with being_transcribed(server):
+        refused = post(server)
+        assert fault(refused, 503) == ("server_overloaded", None)
+        assert refused.headers["Retry-After"]
+    until(lambda: post(server).status_code == 200)
 
 
 def test_a_process_that_dies_costs_one_answer(server_with: Callable[..., RunningServer]) -> None:

@@ -77,7 +77,6 @@ def _server_state(settings: Settings) -> ServerState:
                 processes=settings.file_processes,
                 max_waiting=settings.max_waiting_files,
                 max_recording_s=settings.max_file_s,
-                block_timeout_s=settings.decode_timeout_s,
             ),
         ),
         max_file_bytes=settings.max_file_bytes,

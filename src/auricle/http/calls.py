@@ -163,7 +163,7 @@ async def _read_offer(request: Request) -> tuple[str, Mapping[str, Any] | None]:
     if content_type != "multipart/form-data":
         message = f"The request body must be an SDP offer ('{_SDP}') or a form ('multipart/form-data') with one."
         raise ClientError("invalid_content_type", message)
-    async with read_form(request, MAX_BODY_BYTES) as form:
+    async with read_form(request, MAX_BODY_BYTES, max_fields=10) as form:
         # Clients may name a part as if it were a file.
         parts = {
             name: _text(await part.read(), name) if isinstance(part, UploadFile) else part

@@ -44,7 +44,11 @@ class OriginPolicy:
         """Whether a request with these `Origin` and `Host` headers is taken. Only browsers send an origin."""
         if origin is None or self.allows_all or origin.lower() in self.allowed:
             return True
-        return urlsplit(origin).netloc.lower() == host.lower() and self._is_own(urlsplit(f"//{host}").hostname or "")
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+            return urlsplit(origin).netloc.lower() == host.lower() and self._is_own(name)
+        except ValueError:  # half an IPv6 address
+            return False
 
     def _is_own(self, name: str) -> bool:
         """Whether a host name is surely this server's. Anybody may let a name of theirs point here (DNS rebinding)."""

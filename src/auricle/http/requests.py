@@ -13,6 +13,7 @@ from pydantic_core import from_json
 from starlette.datastructures import FormData, Headers
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
 
 from auricle.errors import ClientError
 from auricle.http.auth import EphemeralKey
@@ -81,19 +82,27 @@ class _StrictRequest(Request):
 
 
 @asynccontextmanager
-async def read_form(request: Request, max_bytes: int) -> AsyncIterator[FormData]:
+async def read_form(
+    request: Request, max_bytes: int, max_fields: int, max_field_bytes: int = MAX_BODY_BYTES
+) -> AsyncIterator[FormData]:
     """The parts of a form, their files on disk where they are large; they are gone when the block ends.
 
-    Raises ClientError: it is no form of parts, broken, or larger than `max_bytes` (status 413).
+    Raises ClientError: it is no form of parts, broken, or larger than `max_bytes` (status 413); it has more than
+    `max_fields`, or one without a filename of more than `max_field_bytes`; or the client leaves (status 499).
     """
-    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         message = "The request body must be a form, sent with 'Content-Type: multipart/form-data'."
         raise ClientError("invalid_content_type", message)
-    parser = MultiPartParser(request.headers, _limited(request.stream(), max_bytes), max_files=10, max_fields=1000)
+    chunks = _limited(request.stream(), max_bytes)
+    parser = MultiPartParser(
+        request.headers, chunks, max_files=10, max_fields=max_fields, max_part_size=max_field_bytes
+    )
     try:
         form = await parser.parse()
     except (MultiPartException, KeyError) as error:  # KeyError: the header names no boundary
         raise ClientError("invalid_form", f"The form can't be read: {error}") from None
+    except ClientDisconnect:
+        raise ClientError(None, "The client closed the request.", status=499) from None
     try:
         yield form
     finally:

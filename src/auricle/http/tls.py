@@ -17,6 +17,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 _VALID_DAYS = 397
 """Longer than that, browsers take no certificate."""
+_MAX_NAMES = 50
 _RENEW_DAYS = 30
 """One that ends within this time is replaced at the start."""
 
@@ -34,13 +35,15 @@ class SelfSigned:
 def self_signed(folder: Path, host: str) -> SelfSigned:
     """The certificate in `folder`, made there if there is none that suits a server at `host`.
 
-    It stays the same from start to start, so that a browser has to be told only once to trust it. Raises OSError: the
-    folder can't be written.
+    It stays the same from start to start while the machine has no new name or address, so that a browser has to be told
+    only once to trust it; in a new place the old names are kept. Raises OSError: the folder can't be written.
     """
     certificate, key = folder / "certificate.pem", folder / "key.pem"
-    names = [host, "localhost", "127.0.0.1", "::1", *_machine_names()]
+    names = _general_names([host, "localhost", "127.0.0.1", "::1", *_machine_names()])
     found = _read(certificate, key)
-    if found is None or not _suits(found, names):
+    known = _names_of(found) if found else []
+    if found is None or not _is_fresh(found) or not set(names) <= set(known):
+        names = list(dict.fromkeys([*names, *known]))[:_MAX_NAMES]
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         private_key = ec.generate_private_key(ec.SECP256R1())
         found = _sign(private_key, names)
@@ -71,13 +74,15 @@ def _read(certificate: Path, key: Path) -> x509.Certificate | None:
     return found if found.public_key() == private_key.public_key() else None
 
 
-def _suits(certificate: x509.Certificate, names: Sequence[str]) -> bool:
-    soon = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=_RENEW_DAYS)
+def _is_fresh(certificate: x509.Certificate) -> bool:
+    return certificate.not_valid_after_utc > datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=_RENEW_DAYS)
+
+
+def _names_of(certificate: x509.Certificate) -> list[x509.GeneralName]:
     try:
-        alternatives = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        return list(certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
     except x509.ExtensionNotFound:
-        return False
-    return certificate.not_valid_after_utc > soon and set(_general_names(names)) <= set(alternatives)
+        return []
 
 
 def _general_names(names: Sequence[str]) -> list[x509.GeneralName]:
@@ -86,14 +91,15 @@ def _general_names(names: Sequence[str]) -> list[x509.GeneralName]:
         try:
             address = ipaddress.ip_address(name)
         except ValueError:
-            found[x509.DNSName(name)] = None
+            with contextlib.suppress(ValueError):  # no name that a certificate can have
+                found[x509.DNSName(name)] = None
             continue
         if not address.is_unspecified:
             found[x509.IPAddress(address)] = None
     return list(found)
 
 
-def _sign(key: ec.EllipticCurvePrivateKey, names: Sequence[str]) -> x509.Certificate:
+def _sign(key: ec.EllipticCurvePrivateKey, names: Sequence[x509.GeneralName]) -> x509.Certificate:
     now = datetime.datetime.now(datetime.UTC)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Auricle")])
     builder = (
@@ -104,7 +110,7 @@ def _sign(key: ec.EllipticCurvePrivateKey, names: Sequence[str]) -> x509.Certifi
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=1))  # clocks of other machines may be behind
         .not_valid_after(now + datetime.timedelta(days=_VALID_DAYS - 1))
-        .add_extension(x509.SubjectAlternativeName(_general_names(names)), critical=False)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         # No authority: who trusts it (curl --cacert, NODE_EXTRA_CA_CERTS) trusts this server and nobody else.
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)

@@ -15,10 +15,11 @@ from pydantic_core import from_json
 from starlette.datastructures import FormData, UploadFile
 
 from auricle.audio.formats import SAMPLE_RATE
-from auricle.errors import AuricleError, ClientError
+from auricle.errors import AuricleError, ClientError, Unavailable
 from auricle.http.errors import error_body
 from auricle.http.requests import KeyedRoute, State, read_form
-from auricle.protocol.config import MAX_PROMPT_LENGTH, ServerVad, Setting, Transcription
+from auricle.http.state import ServerState
+from auricle.protocol.config import MAX_KEYWORDS, MAX_PROMPT_LENGTH, ServerVad, Setting, Transcription
 from auricle.protocol.events import LogProb
 from auricle.protocol.validation import validated
 from auricle.recordings import Heard, Recording
@@ -101,7 +102,14 @@ _FORM_SCHEMA = {
 )
 async def create_transcription(state: State, request: Request) -> Response:
     """Turn a recording of any format into text."""
-    async with read_form(request, state.max_file_bytes) as form:
+    if state.is_draining:
+        raise Unavailable("The server is shutting down.")
+    with state.recordings.place():
+        return await _transcribe(state, request)
+
+
+async def _transcribe(state: ServerState, request: Request) -> Response:
+    async with read_form(request, state.max_file_bytes, _MAX_FIELDS, _MAX_FIELD_BYTES) as form:
         file = form.get("file")
         if not isinstance(file, UploadFile):
             message = "Missing required parameter: 'file', a part of the form with a filename."
@@ -111,7 +119,7 @@ async def create_transcription(state: State, request: Request) -> Response:
         _check(wanted, options)
         pieces = state.recordings.transcribe(file.file, Recording(options, wanted.chunking_strategy))
         if wanted.stream:
-            return await _stream(pieces, wanted, options)
+            return await _stream(request, pieces, wanted, options)
         segments, seconds = await _unless_gone(request, _collect(pieces))
     return _answer(segments, seconds, wanted, options)
 
@@ -136,6 +144,8 @@ def _fields(form: FormData) -> dict[str, Any]:
     return fields
 
 
+_MAX_FIELDS = MAX_KEYWORDS + 200
+_MAX_FIELD_BYTES = 4 * MAX_PROMPT_LENGTH
 _LISTS = frozenset({"languages", "keywords", "include", "timestamp_granularities"})
 
 
@@ -236,9 +246,9 @@ def _answer(
     return JSONResponse(body | {"usage": _usage(segments, seconds, options)})
 
 
-async def _stream(pieces: Pieces, wanted: TranscriptionRequest, options: Transcription) -> Response:
+async def _stream(request: Request, pieces: Pieces, wanted: TranscriptionRequest, options: Transcription) -> Response:
     """Server-sent events. What is wrong before the first of them is still an answer of its own."""
-    first = await anext(pieces)
+    first = await _unless_gone(request, _next(pieces))
 
     async def events() -> AsyncIterator[str]:
         segments, seconds = list[Segment](), 0.0
@@ -255,6 +265,10 @@ async def _stream(pieces: Pieces, wanted: TranscriptionRequest, options: Transcr
             yield "event: error\n" + _event(error_body(error))
 
     return StreamingResponse(events(), media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+
+
+async def _next(pieces: Pieces) -> Segment | Heard:
+    return await anext(pieces)
 
 
 async def _chained(first: Segment | Heard, rest: Pieces) -> AsyncIterator[Segment | Heard]:
