@@ -436,7 +436,7 @@ def test_health_tells_how_many_sessions_are_open(server: RunningServer, root: ht
 # What is not there
 
 
-@pytest.mark.parametrize("path", ["/", "/nowhere", "/v1", "/v1/audio", "/v1/realtime/calls/rtc_1"])
+@pytest.mark.parametrize("path", ["/nowhere", "/v1", "/v1/audio", "/v1/realtime/calls/rtc_1"])
 def test_an_unknown_address_is_not_found_in_the_envelope(root: httpx.Client, path: str):
     assert fault_of(root.get(path), 404) == ("unknown_url", None)
 
