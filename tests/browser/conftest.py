@@ -9,60 +9,93 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from browsing import Faults, Playground, new_page
+from conftest import RunningServer
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright, sync_playwright
 
 EXECUTABLES = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = (
+    "--no-sandbox",  # CI runs as root
+    "--use-fake-ui-for-media-stream",
+    "--use-fake-device-for-media-stream",
+    "--autoplay-policy=no-user-gesture-required",
+)
+PERMISSIONS = ["microphone", "clipboard-read", "clipboard-write"]
 
 
 @pytest.fixture(scope="module")
-def chromium_path() -> str:
-    """Where the installed Chromium is. Without one the tests skip, but not in CI."""
+def playwright() -> Iterator[Playwright]:
+    with sync_playwright() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def chromium_path(playwright: Playwright) -> str:
+    """Where a Chromium is: the system's, else Playwright's. Without one the tests skip, but not in CI."""
     for name in EXECUTABLES:
         if path := shutil.which(name):
             return path
-    reason = f"no browser: none of {', '.join(EXECUTABLES)} is installed"
+    if Path(playwright.chromium.executable_path).exists():
+        return playwright.chromium.executable_path
+    reason = f"no browser: none of {', '.join(EXECUTABLES)} is installed, nor Playwright's own"
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)
 
 
 @pytest.fixture(scope="module")
-def launch(chromium_path: str) -> Iterator[Callable[..., Browser]]:
-    """Starts a Chromium without a window, with further flags. Its microphone is allowed, and gives beeps.
+def launch(playwright: Playwright, chromium_path: str) -> Iterator[Callable[..., Browser]]:
+    """Starts Chromium without a window. Its microphone is allowed, and plays a WAV once, or gives beeps."""
+    launched: list[Browser] = []
 
-    `--use-file-for-fake-audio-capture=FILE%noloop` lets it give a WAV file instead, once for each time it is opened.
-    """
-    with sync_playwright() as playwright:
-        started: list[Browser] = []
+    def start(microphone: Path | None = None) -> Browser:
+        heard = [f"--use-file-for-fake-audio-capture={microphone}%noloop"] if microphone else []
+        launched.append(playwright.chromium.launch(executable_path=chromium_path, args=[*FLAGS, *heard]))
+        return launched[-1]
 
-        def start(*flags: str) -> Browser:
-            fakes = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
-            arguments = ["--no-sandbox", *fakes, *flags]
-            started.append(playwright.chromium.launch(executable_path=chromium_path, args=arguments))
-            return started[-1]
-
-        yield start
-        for chromium in started:
-            chromium.close()
+    yield start
+    for browser in launched:
+        browser.close()
 
 
 @pytest.fixture(scope="module")
 def browser(launch: Callable[..., Browser]) -> Browser:
-    """A Chromium that all tests of a module share."""
+    """The browser of a module's tests."""
     return launch()
 
 
 @pytest.fixture
 def context(browser: Browser) -> Iterator[BrowserContext]:
     """A browser profile of the test's own."""
-    fresh = browser.new_context()
+    fresh = browser.new_context(permissions=PERMISSIONS)
     yield fresh
     fresh.close()
 
 
 @pytest.fixture
-def page(context: BrowserContext) -> Page:
+def faults() -> Iterator[Faults]:
+    """What the test's pages complain of. Whatever the test did not expect fails it."""
+    seen = Faults()
+    yield seen
+    assert seen.unexpected == []
+
+
+@pytest.fixture
+def page(context: BrowserContext, faults: Faults) -> Page:
     """An empty page."""
-    return context.new_page()
+    return new_page(context, faults)
+
+
+@pytest.fixture
+def open_page(page: Page, faults: Faults) -> Callable[[RunningServer], Playground]:
+    """Opens a server's playground."""
+    return lambda server: Playground(page, server.root_url, faults).open()
+
+
+@pytest.fixture
+def playground(open_page: Callable[[RunningServer], Playground], server: RunningServer) -> Playground:
+    """The playground of the server with default settings."""
+    return open_page(server)
