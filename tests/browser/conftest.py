@@ -19,7 +19,6 @@ from playwright.sync_api import Browser, BrowserContext, Page, Playwright, sync_
 EXECUTABLES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
     "--no-sandbox",  # CI runs as root
-    "--use-fake-ui-for-media-stream",
     "--use-fake-device-for-media-stream",
     "--autoplay-policy=no-user-gesture-required",
 )

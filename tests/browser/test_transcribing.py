@@ -7,13 +7,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browsing import TRANSPORTS, Playground, Transport, check_sessions, of, transcripts, write_wav
-from clips import silence
+from browsing import (
+    TRANSPORTS,
+    WAIT_MS,
+    Faults,
+    Playground,
+    Transport,
+    check_sessions,
+    new_page,
+    of,
+    transcripts,
+    write_wav,
+)
+from clips import SHARED_AUDIO, shared_audio, shared_clips, silence
+from conftest import RunningServer
 from playwright.sync_api import Browser, expect
 from wire import (
     ADDED,
     BEST_OF_TIMES,
     COMMITTED,
+    COMPLETED,
     DELTA,
     DONE,
     FIRST_WORDS,
@@ -21,6 +34,7 @@ from wire import (
     STOPPED,
     UPDATED,
     best_of_times,
+    kinds,
     opening,
     spoken,
 )
@@ -47,7 +61,7 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_microphone_becomes_text_turn_by_turn(playground: Playground, transport: Transport) -> None:
     playground.choose(transport)
     playground.start()
-    playground.until_completed(2)
+    playground.until_completed("incredulity")
     playground.stop()
     assert said(playground.text, FIRST_WORDS), playground.text
     expect(playground.page.locator("#final")).to_contain_text("ms")
@@ -55,10 +69,10 @@ def test_microphone_becomes_text_turn_by_turn(playground: Playground, transport:
     [session] = check_sessions(playground.received())
     assert playground.texts == transcripts(session)
     for item_id in [event["item_id"] for event in of(session, COMMITTED)]:
-        told = [event["type"] for event in session if event.get("item_id") == item_id or event.get("item", {}).get("id") == item_id]
-        assert told[0] == STARTED
-        assert [kind for kind in told if kind != DELTA][1:5] == [STOPPED, COMMITTED, ADDED, DONE]
-        assert DELTA in told[: told.index(STOPPED)], "no word came while it was spoken"
+        of_item = [event for event in session if item_id in (event.get("item_id"), event.get("item", {}).get("id"))]
+        assert [kind for kind in kinds(of_item) if kind != DELTA][:5] == [STARTED, STOPPED, COMMITTED, ADDED, DONE]
+    kinds_told = kinds(session)
+    assert DELTA in kinds_told[: kinds_told.index(STOPPED)], "no word came while it was spoken"
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
@@ -81,7 +95,7 @@ def test_beta_is_spoken_where_it_is_chosen(playground: Playground, recording: Pa
     playground.until("done")
     assert said(playground.text, BEST_OF_TIMES), playground.text
     [session] = check_sessions(playground.received(), "beta")
-    assert of(session, UPDATED["beta"])
+    assert of(session, UPDATED["beta"])  # with which the end of the audio was waited for
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
@@ -105,17 +119,36 @@ def test_commit_by_hand_makes_an_item_of_what_was_said(playground: Playground, r
     # Words come before the commit.
     expect(playground.items.first.locator(".item-text")).to_contain_text("best", timeout=60_000)
     playground.page.get_by_role("button", name="Commit").click()
-    playground.until_completed(1)
     playground.until("done")
-    assert len(playground.texts) == 2
-    assert said(playground.text, BEST_OF_TIMES), playground.text
-    check_sessions(playground.received())
+    # Where it was pressed is chance, amid a word perhaps.
+    assert "best" in playground.texts[0]
+    assert "worst of times" in playground.texts[-1]
+    [session] = check_sessions(playground.received())
+    assert [len(of(session, kind)) for kind in (COMMITTED, COMPLETED)] == [2, 2]
 
 
 def test_sample_reads_to_you(playground: Playground) -> None:
     playground.choose("Sample")
     playground.start()
-    playground.until_completed(1)
+    playground.until_completed("best of times")
     playground.stop()
-    assert "best of times" in playground.text
     check_sessions(playground.received())
+
+
+@pytest.mark.skipif(not (SHARED_AUDIO / "jfk.flac").exists(), reason="the recordings beside the repository are missing")
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_president_is_understood(
+    launch: Callable[..., Browser], faults: Faults, server: RunningServer, tmp_path: Path, transport: Transport
+) -> None:
+    [clip] = [clip for clip in shared_clips("clean") if clip["id"] == "jfk"]
+    heard = np.concatenate([silence(SETTLING_S), spoken(shared_audio(clip["file"]), 3)])
+    browser = launch(write_wav(tmp_path / "microphone.wav", heard))
+    context = browser.new_context(permissions=["microphone"])
+    playground = Playground(new_page(context, faults), server.root_url, faults).open()
+    playground.choose(transport)
+    playground.start()
+    expect(playground.items.last).to_contain_text("do for your country", timeout=WAIT_MS)
+    playground.stop()
+    assert said(playground.text, clip["text"]), playground.text
+    context.close()
+    browser.close()
