@@ -112,7 +112,8 @@ function showPhase(phase, detail) {
   const [name, label] = isRunning() ? ['stop', 'Stop'] : ['play', 'Start'];
   page.start.replaceChildren(icon(name), make('span', {}, label));
   page.start.classList.toggle('primary', !isRunning());
-  page.start.disabled = phase === 'finishing';
+  // Not `disabled`, which would take the focus from whoever pressed it by key.
+  page.start.setAttribute('aria-disabled', String(phase === 'finishing'));
   for (const input of page.controls.querySelectorAll('fieldset, select, input[type=file]')) input.disabled = isRunning() || phase === 'finishing';
   arrangeCommit();
   showNotice(noticeFor(phase, detail, actions()));
