@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from browsing import Faults, Playground, new_page
 from conftest import RunningServer
-from playwright.sync_api import Browser, BrowserContext, Page, Playwright, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Error, Page, Playwright, sync_playwright
 
 EXECUTABLES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
@@ -32,21 +32,24 @@ def playwright() -> Iterator[Playwright]:
 
 
 @pytest.fixture(scope="module")
-def chromium_path(playwright: Playwright) -> str:
-    """Where a Chromium is: the system's, else Playwright's. Without one the tests skip, but not in CI."""
+def chromium_path(playwright: Playwright) -> str | None:
+    """Where the system's Chromium is; None: Playwright's own is taken. Without either the tests skip, but not in CI."""
     for name in EXECUTABLES:
         if path := shutil.which(name):
             return path
-    if Path(playwright.chromium.executable_path).exists():
-        return playwright.chromium.executable_path
-    reason = f"no browser: none of {', '.join(EXECUTABLES)} is installed, nor Playwright's own"
+    try:
+        playwright.chromium.launch().close()
+        return None
+    except Error as error:
+        told = error.message.splitlines()[0]
+    reason = f"no browser: none of {', '.join(EXECUTABLES)} is installed, and Playwright says: {told}"
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)
 
 
 @pytest.fixture(scope="module")
-def launch(playwright: Playwright, chromium_path: str) -> Iterator[Callable[..., Browser]]:
+def launch(playwright: Playwright, chromium_path: str | None) -> Iterator[Callable[..., Browser]]:
     """Starts Chromium without a window. Its microphone is allowed, and plays a WAV once, or gives beeps."""
     launched: list[Browser] = []
 
