@@ -69,6 +69,7 @@ IMPURE = {
     "fastapi",
     "http",
     "httpx",
+    "httpx2",
     "multiprocessing",
     "onnxruntime",
     "os",
@@ -94,6 +95,7 @@ IMPURE = {
 """Loops, threads, sockets, clocks, chance, web frameworks and model runtimes."""
 
 HEAVY = {
+    "httpx2",
     "aioice",
     "aiortc",
     "av",

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from auricle.audio.formats import SAMPLE_RATE, WINDOW_SAMPLES, Samples
-from auricle.engines.base import Decode, DetectSpeech, Engine, JudgeTurn, SpeechDetector, TurnJudge
+from auricle.engines.base import Decode, DetectSpeech, Engine, EngineError, JudgeTurn, SpeechDetector, TurnJudge
 from auricle.errors import AuricleError
 from auricle.ids import new_id
 from auricle.protocol.config import ServerVad, SessionConfig
@@ -192,6 +192,8 @@ class _Player:
                     self._perform(self._session.receive_judgement(score))
                 case Decode():
                     (hypothesis,) = self._engine.decode([output])
+                    if isinstance(hypothesis, EngineError):
+                        raise hypothesis
                     self._perform(self._session.receive_hypothesis(output.stream_id, hypothesis))
                 case _:
                     self.story.events.append((self._now_s, output))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from auricle.audio.formats import SAMPLE_RATE, WINDOW_SAMPLES, Samples
-from auricle.engines.base import Decode, DetectSpeech, Engine, SpeechDetector
+from auricle.engines.base import Decode, DetectSpeech, Engine, EngineError, SpeechDetector
 from auricle.ids import new_id
 from auricle.protocol.config import LOGPROBS, ServerVad, SessionConfig, Transcription
 from auricle.protocol.events import LogProb, TranscriptionDelta
@@ -87,6 +87,8 @@ class _Driver:
                     waiting.extend(self._session.receive_speech(self._detect(output)))
                 case Decode():
                     (hypothesis,) = self._engine.decode([output])
+                    if isinstance(hypothesis, EngineError):
+                        raise hypothesis
                     following = self._session.receive_hypothesis(output.stream_id, hypothesis)
                     waiting.extendleft(reversed(following))
                     start_s, end_s = self._take_spoken(output)

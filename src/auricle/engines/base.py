@@ -44,8 +44,8 @@ class Engine(Protocol):
     What it keeps for a stream is a cache: a job says all that is needed, so it can be lost at any time.
     """
 
-    def decode(self, jobs: Sequence[Decode]) -> list[Hypothesis]:
-        """Decode each stream's speech as far as it has come; one result per job, in order.
+    def decode(self, jobs: Sequence[Decode]) -> Sequence[Hypothesis | EngineError]:
+        """Decode each stream's speech as far as it has come; one result per job, in order, or why there is none.
 
         A stream occurs at most once in a batch. The text continues the job's settled text. Raises EngineError: the
         whole batch failed. Results don't depend on the other jobs of the batch.
@@ -162,8 +162,8 @@ class Transcript:
 class OfflineModel(Protocol):
     """A model that transcribes whole utterances and keeps nothing between calls."""
 
-    def transcribe(self, utterances: Sequence[Utterance]) -> list[Transcript]:
-        """What each utterance says, in order.
+    def transcribe(self, utterances: Sequence[Utterance]) -> Sequence[Transcript | EngineError]:
+        """What each utterance says, in order, or why that is not known. Raises EngineError: so it is for all of them.
 
         The text of an utterance does not depend on its neighbours.
         """

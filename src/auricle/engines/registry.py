@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from auricle.engines.base import Engine, EngineError, Family, ModelSpec, SpeechDetector, TurnJudge
 from auricle.engines.moonshine import MoonshineFamily
+from auricle.engines.upstream import UpstreamFamily
 from auricle.engines.whisper import WhisperFamily
 from auricle.protocol.config import ModelDirectory
 from auricle.settings import DEFAULT_MODEL, Settings
@@ -18,7 +19,11 @@ from auricle.settings import DEFAULT_MODEL, Settings
 ENTRY_POINTS = "auricle.engines"
 """The group of entry points by which other packages add families."""
 
-_FAMILIES: Mapping[str, type[Family]] = {"moonshine": MoonshineFamily, "whisper": WhisperFamily}
+_FAMILIES: Mapping[str, type[Family]] = {
+    "moonshine": MoonshineFamily,
+    "upstream": UpstreamFamily,
+    "whisper": WhisperFamily,
+}
 """Our own."""
 
 

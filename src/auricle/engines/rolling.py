@@ -16,7 +16,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from auricle.audio.formats import SAMPLE_RATE
-from auricle.engines.base import Decode, Hypothesis, OfflineModel, Token, Transcript, Transcription, Utterance
+from auricle.engines.base import (
+    Decode,
+    EngineError,
+    Hypothesis,
+    OfflineModel,
+    Token,
+    Transcript,
+    Transcription,
+    Utterance,
+)
 from auricle.protocol.config import DEFAULT_DELAY
 
 MAX_STREAMS = 256
@@ -175,14 +184,18 @@ class RollingEngine:
         self._rules = rules
         self._streams: OrderedDict[tuple[str, int], _Stream] = OrderedDict()
 
-    def decode(self, jobs: Sequence[Decode]) -> list[Hypothesis]:
+    def decode(self, jobs: Sequence[Decode]) -> list[Hypothesis | EngineError]:
         """See `Engine`. Raises EngineError if the model fails."""
         new = [job for job in jobs if not self._is_known(job)]
         utterances = [Utterance(job.samples, job.options, self._stream(job).tokens, job.context) for job in new]
         found = self._model.transcribe(utterances) if new else []
+        failures: dict[str, EngineError] = {}
         for job, transcript in zip(new, found, strict=True):
-            self._stream(job).take(transcript, job, keys_of(job.settled))
-        hypotheses = [self._answer(job) for job in jobs]
+            if isinstance(transcript, EngineError):
+                failures[job.stream_id] = transcript
+            else:
+                self._stream(job).take(transcript, job, keys_of(job.settled))
+        hypotheses = [failures.get(job.stream_id) or self._answer(job) for job in jobs]
         while len(self._streams) > MAX_STREAMS:
             self._streams.popitem(last=False)
         return hypotheses

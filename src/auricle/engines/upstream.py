@@ -1,0 +1,194 @@
+"""Models of other services: anything that has OpenAI's `/v1/audio/transcriptions`. Whole utterances in, words out.
+
+Knows nothing of streams or sessions. Such services are vLLM, NVIDIA NIM, OpenAI itself, and another Auricle.
+"""
+
+from __future__ import annotations
+
+import io
+import random
+import time
+import wave
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from pydantic import AnyHttpUrl, Field, SecretStr
+
+from auricle.audio.formats import SAMPLE_RATE, AudioFormat, Samples, encode
+from auricle.engines.base import (
+    Engine,
+    EngineError,
+    Family,
+    ModelInfo,
+    ModelSettings,
+    ModelSpec,
+    Token,
+    Transcript,
+    Transcription,
+    Utterance,
+)
+from auricle.engines.rolling import RollingEngine
+from auricle.protocol.config import without_region
+
+if TYPE_CHECKING:
+    import httpx2
+
+_PCM = AudioFormat("audio/pcm", SAMPLE_RATE)
+_CALLS = 16
+"""Calls at a time."""
+_RETRIED = frozenset({408, 429, 500, 502, 503, 504})
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 8.0
+"""Before the first retry, unless the service says how long; doubled with each."""
+_UNKNOWN_LOGPROB = -0.5
+"""For a word whose probability the service doesn't tell: in doubt enough to wait for, not to be dropped."""
+_MAX_MESSAGE = 300
+"""So much of a service's own words is passed on."""
+
+
+class UpstreamSettings(ModelSettings):
+    """What can be set about one of these models."""
+
+    base_url: AnyHttpUrl = Field(description="Where the API is, up to and with `/v1`")
+    api_key: SecretStr | None = None
+    model: str | None = Field(None, description="What the service calls it. Else the name after `upstream/`")
+    logprobs: bool = Field(False, description="Ask for log-probabilities. Not all services know them")
+    timeout_s: float = Field(20, gt=0, description="Longest time for an utterance, with all retries")
+    max_retries: int = Field(2, ge=0)
+
+
+class UpstreamFamily(Family):
+    """`upstream/NAME`."""
+
+    settings = UpstreamSettings
+
+    def info(self, spec: ModelSpec) -> ModelInfo:
+        """See `Family`."""
+        return ModelInfo(spec.name, spec.settings.languages or (), spec.settings.max_batch or _CALLS)
+
+    def load(self, spec: ModelSpec, threads: int) -> Engine:
+        """See `Family`. Nothing is asked of the service before there is speech."""
+        return RollingEngine(UpstreamModel(spec.name, spec.name_in_family, spec.settings, self.info(spec).max_batch))
+
+
+class UpstreamModel:
+    """Calls a service, several times at once for a batch. One thread uses it. Implements `OfflineModel`."""
+
+    def __init__(self, name: str, service_name: str, settings: UpstreamSettings, calls: int) -> None:
+        """`service_name` is the model's name there, unless the settings have one; `calls` go out at a time."""
+        import httpx2
+
+        self._name = name
+        self._model = settings.model or service_name
+        self._settings = settings
+        self._url = str(settings.base_url).rstrip("/") + "/audio/transcriptions"
+        key = settings.api_key
+        self._client = httpx2.Client(
+            headers={"Authorization": f"Bearer {key.get_secret_value()}"} if key else {},
+            limits=httpx2.Limits(max_connections=calls),
+        )
+        self._threads = ThreadPoolExecutor(calls, thread_name_prefix="upstream")
+
+    def transcribe(self, utterances: Sequence[Utterance]) -> list[Transcript | EngineError]:
+        """See `OfflineModel`. Of the options it takes language, prompt and keywords."""
+        return list(self._threads.map(self._transcribe, utterances))
+
+    def _transcribe(self, utterance: Utterance) -> Transcript | EngineError:
+        if utterance.samples.size == 0:
+            return Transcript(())
+        try:
+            answer = self._ask(_wav(utterance.samples), self._fields(utterance.options))
+        except EngineError as error:
+            return error
+        language = without_region(utterance.options.language) if utterance.options.language else None
+        return Transcript(_tokens(answer), language)
+
+    def _fields(self, options: Transcription) -> dict[str, str]:
+        fields = {"model": self._model, "response_format": "json"}
+        if options.language:
+            fields["language"] = without_region(options.language)
+        if prompt := " ".join(filter(None, [options.prompt, ", ".join(options.keywords or ())])):
+            fields["prompt"] = prompt
+        if self._settings.logprobs:
+            fields["include[]"] = "logprobs"
+        return fields
+
+    def _ask(self, audio: bytes, fields: dict[str, str]) -> dict[str, Any]:
+        """The service's answer. Raises EngineError: there is none, or it is no transcription."""
+        import httpx2
+
+        deadline_s = time.monotonic() + self._settings.timeout_s
+        wait_s = _FIRST_WAIT_S
+        for retries_left in range(self._settings.max_retries, -1, -1):
+            left_s = max(deadline_s - time.monotonic(), 0.001)
+            try:
+                file = ("speech.wav", audio, "audio/wav")
+                response = self._client.post(self._url, data=fields, files={"file": file}, timeout=left_s)
+            except httpx2.HTTPError as error:
+                problem = self._failure(f"can't be reached ({type(error).__name__})")
+                asked_wait_s = None
+            else:
+                if response.is_success:
+                    return self._parsed(response)
+                problem = self._failure(_complaint(response))
+                if response.status_code not in _RETRIED:
+                    raise problem
+                asked_wait_s = _retry_after_s(response)
+            # Some chance in it, so that those who failed together don't come back together.
+            pause_s = asked_wait_s if asked_wait_s is not None else wait_s * random.uniform(0.75, 1)
+            if not retries_left or time.monotonic() + pause_s >= deadline_s:
+                break
+            time.sleep(pause_s)
+            wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+        raise problem
+
+    def _parsed(self, response: httpx2.Response) -> dict[str, Any]:
+        try:
+            answer = response.json()
+        except ValueError:
+            answer = None
+        if not (isinstance(answer, dict) and isinstance(answer.get("text"), str)):
+            raise self._failure("answers with something else than a transcription")
+        return answer
+
+    def _failure(self, what: str) -> EngineError:
+        return EngineError(f"The service behind {self._name} {what}.")
+
+
+def _wav(samples: Samples) -> bytes:
+    file = io.BytesIO()
+    with wave.open(file, "wb") as recording:
+        recording.setparams((1, 2, SAMPLE_RATE, 0, "NONE", ""))
+        recording.writeframes(encode(samples, _PCM))
+    return file.getvalue()
+
+
+def _tokens(answer: dict[str, Any]) -> tuple[Token, ...]:
+    """The tokens that a service tells, else the words of its text; each begins with its space."""
+    entries = answer.get("logprobs")
+    if isinstance(entries, list) and entries:
+        try:
+            return tuple(Token(str(entry["token"]), float(entry["logprob"])) for entry in entries)
+        except (KeyError, TypeError, ValueError):
+            pass  # not in OpenAI's form: the text is there all the same
+    return tuple(Token(f" {word}", _UNKNOWN_LOGPROB) for word in answer["text"].split())
+
+
+def _complaint(response: httpx2.Response) -> str:
+    """What a service says is wrong. Of keys nothing is passed on: its message may show part of ours."""
+    status = response.status_code
+    if status in (401, 403):
+        return f"refuses our key ({status})"
+    try:
+        message = response.json()["error"]["message"]
+    except (ValueError, KeyError, TypeError):
+        message = response.reason_phrase
+    return f"answers {status}: {str(message)[:_MAX_MESSAGE].rstrip('.')}"
+
+
+def _retry_after_s(response: httpx2.Response) -> float | None:
+    """How long the service asks to wait, where it says so in seconds."""
+    try:
+        return max(float(response.headers["retry-after"]), 0.0)
+    except (KeyError, ValueError):
+        return None

@@ -1,0 +1,49 @@
+"""A server whose model is another server: what is told of a session's speech, and of what fails there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from conftest import RunningServer, start_server
+from wire import COMPLETED, DELTA, FAILED, VAD, best_of_times, kinds, open_wire, spoken
+from words import said
+
+THEIRS, GONE = "upstream/moonshine/tiny-en", "upstream/gone"
+KEY = "sk-upstream-secret"
+
+
+@pytest.fixture(scope="module")
+def front(server: RunningServer) -> Iterator[RunningServer]:
+    """The server that asks `server`."""
+    models = {
+        THEIRS: {"base_url": server.base_url, "api_key": KEY, "logprobs": True},
+        GONE: {"base_url": "http://127.0.0.1:9/v1", "api_key": KEY, "max_retries": 0},
+    }
+    # The first call waits until the other server has a process for it.
+    running = start_server(AURICLE_MODEL=THEIRS, AURICLE_MODELS=json.dumps(models), AURICLE_MAX_LAG_S="60")
+    yield running
+    running.stop()
+    assert not any(KEY in line for line in running.output)
+
+
+def test_speech_is_transcribed_by_the_other_server(front: RunningServer) -> None:
+    with open_wire(front.socket_url) as wire:
+        wire.update(transcription={"model": "gpt-4o-transcribe"}, turn_detection=VAD)
+        wire.append(spoken(best_of_times()))
+        completed = wire.until(COMPLETED)[-1]
+        assert said(completed["transcript"]) == said("It was the best of times, it was the worst of times.")
+        assert kinds(wire.events).count(DELTA) >= 1
+
+
+def test_a_service_that_is_gone_is_an_error_of_the_item_and_others_go_on(front: RunningServer) -> None:
+    with open_wire(front.socket_url) as wire:
+        wire.update(transcription={"model": GONE}, turn_detection=None)
+        wire.append(best_of_times())
+        wire.commit()
+        assert f"The service behind {GONE} can't be reached" in wire.until(FAILED)[-1]["error"]["message"]
+        wire.update(transcription={"model": "moonshine/tiny-en"})
+        wire.append(best_of_times())
+        wire.commit()
+        assert "best of times" in wire.until(COMPLETED)[-1]["transcript"]
