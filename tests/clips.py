@@ -14,6 +14,7 @@ import numpy as np
 from auricle.audio.files import read_audio
 from auricle.audio.formats import SAMPLE_RATE, AudioFormat, Samples, encode
 from auricle.audio.resample import Resampler
+from auricle.engines.moonshine import Vocabulary, embedded_folder
 
 SHARED_AUDIO = Path(__file__).resolve().parents[2] / "shared" / "audio"
 
@@ -43,6 +44,18 @@ def shared_clips(kind: str) -> list[dict]:
 def shared_audio(file: str) -> Samples:
     """A recording of the manifest; float32 mono, 16 kHz."""
     return read_audio(SHARED_AUDIO / file)
+
+
+def sherpa_moonshine(folder: Path) -> Path:
+    """Make a folder of the embedded model's files with a list of tokens, as sherpa-onnx has it. Returns the folder."""
+    source = embedded_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in ("encoder_model.ort", "decoder_model_merged.ort"):
+        (folder / file).symlink_to(source / file)
+    pieces = Vocabulary((source / "tokenizer.bin").read_bytes()).pieces
+    lines = (f"{base64.b64encode(piece).decode()} {number}\n" for number, piece in enumerate(pieces))
+    (folder / "tokens.txt").write_text("".join(lines))
+    return folder
 
 
 def silence(seconds: float) -> Samples:

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import tiny_whisper
-from clips import two_cities
+from clips import sherpa_moonshine, two_cities
 
 from auricle.audio.formats import SAMPLE_RATE, Samples
 from auricle.engines.base import Decode, Engine, Hypothesis, Stage, Transcription
@@ -18,7 +18,7 @@ FIRST, SECOND = two_cities()[: 5 * SAMPLE_RATE], two_cities()[20 * SAMPLE_RATE :
 """Two stretches of speech with different texts for the embedded model. The small Whisper says the same to both."""
 LOUD = np.clip(FIRST * 30, -1, 1)
 
-NAMES = ("moonshine/tiny-en", "whisper/mini")
+NAMES = ("moonshine/tiny-en", "sherpa/moonshine", "whisper/mini")
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -26,7 +26,10 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp("models") / "mini"
     if request.param == "whisper/mini":
         tiny_whisper.build(folder)
-    models = {"whisper/mini": {"path": str(folder), "device": "cpu"}}
+    if request.param == "sherpa/moonshine":
+        pytest.importorskip("sherpa_onnx")
+    sherpa = {"path": str(sherpa_moonshine(folder)), "kind": "moonshine_v2", "languages": ["en"]}
+    models = {"whisper/mini": {"path": str(folder), "device": "cpu"}, "sherpa/moonshine": sherpa}
     return load_engine(catalog(Settings(models=models)).spec(request.param), 1)
 
 

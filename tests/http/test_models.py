@@ -15,6 +15,7 @@ import httpx
 import numpy as np
 import pytest
 import tiny_whisper
+from clips import sherpa_moonshine
 from conftest import RunningServer, start_server
 from tiny_whisper import LOUD, QUIET
 from wire import COMPLETED, FAILED, LOGPROBS, VAD, DialectName, best_of_times, open_wire, spoken
@@ -24,6 +25,7 @@ from auricle.engines.moonshine import embedded_folder
 
 COPY, LOST = "moonshine/copy", "moonshine/lost"
 MINI, UNFETCHED = "whisper/mini", "whisper/small"
+SHERPA = "sherpa/moonshine"
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +36,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
         COPY: {"path": str(embedded_folder())},
         LOST: {"path": str(folder / "lost")},
         MINI: {"path": mini, "device": "cpu"},
+        SHERPA: {"path": str(sherpa_moonshine(folder / "sherpa")), "kind": "moonshine_v2"},
     }
     aliases = json.dumps({"mine": COPY, "whisper-1": UNFETCHED})
     running = start_server(AURICLE_MODELS=json.dumps(models), AURICLE_ALIASES=aliases, HF_HOME=str(folder))
@@ -57,12 +60,14 @@ def post(server: RunningServer, model: str, gain: float = 1.0, **fields: str) ->
 
 def test_all_models_and_aliases_are_listed(server: RunningServer) -> None:
     names = [model["id"] for model in httpx.get(f"{server.base_url}/models").json()["data"]]
-    assert names == ["moonshine/tiny-en", COPY, LOST, MINI, UNFETCHED, "mine", "whisper-1"]
+    assert names == ["moonshine/tiny-en", COPY, LOST, MINI, SHERPA, UNFETCHED, "mine", "whisper-1"]
     assert httpx.get(f"{server.base_url}/models/{COPY}").json()["id"] == COPY
 
 
-@pytest.mark.parametrize("model", [COPY, "mine"])
+@pytest.mark.parametrize("model", [COPY, "mine", SHERPA])
 def test_another_model_is_loaded_when_it_is_needed(server: RunningServer, model: str) -> None:
+    if model == SHERPA:
+        pytest.importorskip("sherpa_onnx")
     with open_wire(server.socket_url) as wire:
         wire.update(transcription={"model": model}, turn_detection=None)
         wire.append(best_of_times())

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from auricle.engines.base import Engine, EngineError, Family, ModelSpec, SpeechDetector, TurnJudge
 from auricle.engines.moonshine import MoonshineFamily
+from auricle.engines.sherpa import SherpaFamily
 from auricle.engines.upstream import UpstreamFamily
 from auricle.engines.whisper import WhisperFamily
 from auricle.protocol.config import ModelDirectory
@@ -21,6 +22,7 @@ ENTRY_POINTS = "auricle.engines"
 
 _FAMILIES: Mapping[str, type[Family]] = {
     "moonshine": MoonshineFamily,
+    "sherpa": SherpaFamily,
     "upstream": UpstreamFamily,
     "whisper": WhisperFamily,
 }

@@ -1,0 +1,143 @@
+"""Offline models of sherpa-onnx: whole utterances in, tokens out. Knows nothing of streams or sessions.
+
+Parakeet, SenseVoice, Zipformer, Paraformer and many others, each as a folder of ONNX files. Which files a kind of model
+needs is read from the library's own constructors, so that new kinds need no change here.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from auricle.audio.formats import SAMPLE_RATE, Samples
+from auricle.engines.base import (
+    Engine,
+    EngineError,
+    Family,
+    ModelInfo,
+    ModelSettings,
+    ModelSpec,
+    Token,
+    Transcript,
+    Utterance,
+)
+from auricle.engines.rolling import RollingEngine
+
+_UNKNOWN_LOGPROB = -0.5
+"""For a token whose probability the model doesn't tell: in doubt enough to wait for, not to be dropped."""
+_MIN_SAMPLES = SAMPLE_RATE // 10
+"""Shorter audio is padded: some models fail on less than a frame."""
+
+
+class SherpaSettings(ModelSettings):
+    """What can be set about one of these models."""
+
+    path: Path = Field(description="Folder of the model's files")
+    kind: str = Field(pattern="^[a-z0-9_]+$", description="As in `OfflineRecognizer.from_KIND`")
+    files: dict[str, str] = Field({}, description="Names of files that can't be told by their names, by parameter")
+    options: dict[str, bool | int | float | str] = Field({}, description="What else that constructor takes")
+
+
+class SherpaFamily(Family):
+    """`sherpa/NAME`: any name, with a folder and the kind of model."""
+
+    settings = SherpaSettings
+
+    def info(self, spec: ModelSpec) -> ModelInfo:
+        """See `Family`."""
+        return ModelInfo(spec.name, spec.settings.languages or (), spec.settings.max_batch or 1)
+
+    def load(self, spec: ModelSpec, threads: int) -> Engine:
+        """See `Family`."""
+        return RollingEngine(SherpaModel(spec.name, spec.settings, threads))
+
+
+class SherpaModel:
+    """A recogniser. Lives in the process that loads it; one thread calls it. Implements `OfflineModel`."""
+
+    def __init__(self, name: str, settings: SherpaSettings, threads: int) -> None:
+        """Raises EngineError: sherpa-onnx is not installed, has no such kind, or can't load the files."""
+        try:
+            from sherpa_onnx import OfflineRecognizer
+        except ImportError as error:
+            raise EngineError(f"The model {name} needs sherpa-onnx: install auricle[sherpa].") from error
+        self._name = name
+        self._languages = settings.languages or ()
+        make = getattr(OfflineRecognizer, f"from_{settings.kind}", None)
+        if make is None:
+            kinds = [entry.removeprefix("from_") for entry in dir(OfflineRecognizer) if entry.startswith("from_")]
+            raise EngineError(f"The model {name}: sherpa-onnx has no kind {settings.kind!r}, but {', '.join(kinds)}.")
+        parameters = inspect.signature(make).parameters.values()
+        needed = [parameter.name for parameter in parameters if parameter.default is inspect.Parameter.empty]
+        files = {parameter: str(_file(name, settings, parameter)) for parameter in needed}
+        try:
+            self._recognizer: Any = make(**files, **({"num_threads": threads} | settings.options))
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise EngineError(f"The model {name} can't be loaded from {settings.path}: {error}") from error
+
+    def transcribe(self, utterances: Sequence[Utterance]) -> list[Transcript]:
+        """See `OfflineModel`. Of the options it takes none: those of these models are set when they are loaded."""
+        streams = [self._stream(utterance.samples) for utterance in utterances]
+        try:
+            self._recognizer.decode_streams([stream for stream in streams if stream is not None])
+        except RuntimeError as error:
+            raise EngineError(f"The model {self._name} failed: {error}") from error
+        return [Transcript(()) if stream is None else self._transcript(stream.result) for stream in streams]
+
+    def _stream(self, samples: Samples) -> Any:
+        if samples.size == 0:
+            return None
+        stream = self._recognizer.create_stream()
+        stream.accept_waveform(SAMPLE_RATE, np.pad(samples, (0, max(_MIN_SAMPLES - samples.size, 0))))
+        return stream
+
+    def _transcript(self, result: Any) -> Transcript:
+        """Tokens with their probabilities where the model tells both, else words."""
+        only = self._languages[0] if len(self._languages) == 1 else None
+        language = result.lang.strip("<|>") or only
+        try:
+            text = result.text
+        except UnicodeDecodeError:  # it breaks off amid a letter: no speech, or none of a language that it knows
+            return Transcript((), language)
+        try:
+            texts = [token.replace("▁", " ") for token in result.tokens]
+        except UnicodeDecodeError:  # a letter is spread over several of them
+            texts = []
+        if "".join(texts).strip() != text.strip():  # so it is too where rules have changed the text
+            texts = [f" {word}" for word in text.split()]
+        logprobs = list(result.ys_log_probs)
+        if len(logprobs) != len(texts):
+            logprobs = [_UNKNOWN_LOGPROB] * len(texts)
+        return Transcript(tuple(Token(text, value) for text, value in zip(texts, logprobs, strict=True)), language)
+
+
+def _file(name: str, settings: SherpaSettings, parameter: str) -> Path:
+    """The file for a constructor's parameter, such as `encoder`: by its name. Raises EngineError: there is none.
+
+    A smaller one with 8-bit weights is preferred.
+    """
+    if parameter in settings.files:
+        found = [settings.path / settings.files[parameter]]
+    elif parameter == "tokens":
+        found = [settings.path / "tokens.txt"]
+    else:
+        networks = sorted(path for path in settings.path.glob("*") if path.suffix in (".onnx", ".ort"))
+        found = [path for path in networks if _is_named(path.name, parameter)]
+        found = found or [path for path in networks if _is_named(path.name, "model")]
+        found.sort(key=lambda path: "int8" not in path.name)
+    if not (found and found[0].is_file()):
+        message = f"The model {name} can't be loaded: there is no file for its {parameter!r} in {settings.path}."
+        raise EngineError(f"{message} Set its `path`, or the file's name in `files`.")
+    return found[0]
+
+
+def _is_named(file: str, parameter: str) -> bool:
+    """Whether a part of a file's name says that it is for a parameter: `tiny-encoder.int8.onnx`, `encode.onnx`."""
+    parts = (part for part in re.split(r"[.\-]", file) if len(part) >= 5)
+    return any(part.startswith(parameter) or parameter.startswith(part) for part in parts)
