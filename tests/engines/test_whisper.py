@@ -188,7 +188,12 @@ def test_the_sizes_are_those_of_faster_whisper() -> None:
 
 
 def test_what_a_model_understands_is_known_beforehand() -> None:
-    names = {"whisper/small": {}, "whisper/small.en": {}, "whisper/large-v3": {}, "whisper/distil-large-v3": {}}
+    names = {
+        "whisper/small": {"device": "cuda"},
+        "whisper/small.en": {},
+        "whisper/large-v3": {},
+        "whisper/distil-large-v3": {},
+    }
     directory = catalog(Settings(models=names | {"whisper/tiny": {"languages": ["pl"], "device": "cpu"}})).directory
     languages = {model.name: model.languages for model in directory.models}
     assert len(languages["whisper/small"]) == 99
@@ -196,7 +201,7 @@ def test_what_a_model_understands_is_known_beforehand() -> None:
     assert languages["whisper/small.en"] == languages["whisper/distil-large-v3"] == ("en",)
     assert languages["whisper/tiny"] == ("pl",)
     batches = {model.name: model.max_batch for model in directory.models}
-    assert (batches["whisper/tiny"], batches["whisper/small"]) == (1, 8)
+    assert (batches["whisper/tiny"], batches["whisper/small.en"], batches["whisper/small"]) == (1, 1, 8)
 
 
 @pytest.mark.parametrize(

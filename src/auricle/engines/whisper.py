@@ -53,7 +53,7 @@ _MAX_TOKENS_PER_S, _EXTRA_TOKENS = 25, 20
 _NO_SPEECH, _DOUBT = 0.6, -1.0
 """Above this probability of no speech, a text with less than this mean log-probability is dropped (Whisper's rule)."""
 _BATCH = 8
-"""Utterances at a time on a GPU. A CPU gains nothing from more than one, and all would wait for the last."""
+"""Utterances at a time where `device` is `cuda`. A CPU gains nothing from several, and all would wait for the last."""
 
 
 class WhisperSettings(ModelSettings):
@@ -76,7 +76,7 @@ class WhisperFamily(Family):
             raise ValueError(f"There is no model {spec.name!r}. Set its `path`, or take one of: {', '.join(SIZES)}.")
         known = tuple(code for code in LANGUAGE_NAMES if code != "yue" or name in _WITH_CANTONESE)
         languages = settings.languages or (("en",) if name in _ENGLISH else known)
-        return ModelInfo(spec.name, languages, settings.max_batch or (1 if settings.device == "cpu" else _BATCH))
+        return ModelInfo(spec.name, languages, settings.max_batch or (_BATCH if settings.device == "cuda" else 1))
 
     def load(self, spec: ModelSpec, threads: int) -> Engine:
         """See `Family`."""
