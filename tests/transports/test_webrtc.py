@@ -173,6 +173,42 @@ async def test_names_that_browsers_put_for_their_addresses_delay_nothing():
     await caller.peer.close()
 
 
+async def test_a_peer_is_not_looked_for_at_the_addresses_that_it_names():
+    caller = Caller()
+    offer = await caller.offer()
+    named = "".join(
+        f"a=candidate:{i} 1 udp 2130706431 192.0.2.{i % 256} {1_000 + i} typ host\r\n" for i in range(10_000)
+    )
+    transport, answer = await WebRtcTransport.answer(offer.replace("a=ice-ufrag", named + "a=ice-ufrag", 1), LOOPBACK)
+    ice = transport._peer.sctp.transport.transport
+    assert ice.getRemoteCandidates() == []
+    await caller.peer.setRemoteDescription(RTCSessionDescription(sdp=answer, type="answer"))
+    await transport.send("{}")
+    assert await caller._told.get() == "{}"
+    assert {candidate.type for candidate in ice.getRemoteCandidates()} == {"prflx"}  # it came, and so is known
+    await transport.close(1000, "")
+    await caller.peer.close()
+
+
+@pytest.mark.parametrize(
+    ("more", "fault"),
+    [
+        ("a=ssrc:{i} cname:x\r\n", f"over {webrtc.MAX_OFFER_LINES} lines"),
+        ("m=video 0 UDP/TLS/RTP/SAVPF 96\r\na=mid:x{i}\r\n", f"over {webrtc.MAX_MEDIA_SECTIONS} media sections"),
+    ],
+)
+async def test_an_offer_that_is_too_large_is_refused(more: str, fault: str):
+    count = webrtc.MAX_OFFER_LINES if "ssrc" in more else webrtc.MAX_MEDIA_SECTIONS - 1
+    with pytest.raises(ClientError, match=fault) as error:
+        await WebRtcTransport.answer(OFFER + "".join(more.format(i=i) for i in range(count)), LOOPBACK)
+    assert error.value.code == "invalid_offer"
+
+
+async def test_a_peer_that_waits_to_be_found_is_refused():
+    with pytest.raises(ClientError, match="ice-lite"):
+        await WebRtcTransport.answer(OFFER.replace("t=0 0", "t=0 0\r\na=ice-lite"), LOOPBACK)
+
+
 @pytest.mark.parametrize("how", ["we close", "the peer closes", "the peer is never there"])
 async def test_nothing_is_left_behind(how: str):
     async def end_one() -> None:

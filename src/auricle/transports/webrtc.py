@@ -35,6 +35,12 @@ _MESSAGE_BYTES = 64
 GOODBYE_S = 0.5
 """How long a peer has to confirm what it was sent last."""
 _POLL_S = 0.01
+MAX_OFFER_LINES = 1_000
+"""Lines of an offer without those that are ignored. What aiortc takes to read them grows with their square."""
+MAX_MEDIA_SECTIONS = 16
+"""Media sections of an offer: each that is not bundled with others costs a connection."""
+_IGNORED_LINES = ("a=candidate:", "a=end-of-candidates", "a=rtcp-fb:")
+"""The peer's addresses, and feedback, of which audio has none here."""
 
 
 class WebRtcTransport:
@@ -72,7 +78,7 @@ class WebRtcTransport:
 
     async def _answer(self, offer: str, network: IceNetwork) -> str:
         try:
-            usable = _usable(SessionDescription.parse(offer))
+            usable = _usable(offer)
             await self._peer.setRemoteDescription(RTCSessionDescription(sdp=usable, type="offer"))
         except _UNUSABLE as error:
             raise ClientError("invalid_offer", f"The SDP offer can't be used: {error or 'it is malformed'}.") from None
@@ -227,24 +233,30 @@ _UNUSABLE = (
 """What aiortc raises for offers that are malformed or that it can't answer."""
 
 
-def _usable(offer: SessionDescription) -> str:
-    """The offer without what must not be tried. Raises ValueError: it has no audio that we understand."""
-    audio = [media for media in offer.media if media.kind == "audio"]
+def _usable(offer: str) -> str:
+    """The offer without what must not be tried. Raises ValueError: it is too large, or not for us; or `_UNUSABLE`."""
+    # Where the peer is, is nothing that we take its word for: it finds us, and its own checks tell where it is. A list
+    # of addresses would have us send there, whoever that is; it would also be sorted anew with each that is added. And
+    # there is no end of the candidates either, since a list with nothing in it would fail at once.
+    lines = [line for line in offer.splitlines() if not line.startswith(_IGNORED_LINES)]
+    if len(lines) > MAX_OFFER_LINES:
+        raise ValueError(f"it has over {MAX_OFFER_LINES} lines")
+    parsed = SessionDescription.parse("\r\n".join(lines))
+    if len(parsed.media) > MAX_MEDIA_SECTIONS:
+        raise ValueError(f"it has over {MAX_MEDIA_SECTIONS} media sections")
+    audio = [media for media in parsed.media if media.kind == "audio"]
     if not audio:
         raise ValueError("it has no audio media section")
-    if not any(media.kind == "application" for media in offer.media):
+    if not any(media.kind == "application" for media in parsed.media):
         raise ValueError("it has no data channel")
+    if parsed.media[0].ice.iceLite:
+        raise ValueError("its sender waits to be found (ice-lite), and so do we")
     for media in audio:
         media.rtp.codecs = [codec for codec in media.rtp.codecs if codec.name.lower() in PACKET_CODECS]
         media.fmt = [codec.payloadType for codec in media.rtp.codecs]
         if not media.fmt:
             raise ValueError("its audio has no codec of " + ", ".join(PACKET_CODECS))
-    for media in offer.media:
-        # A browser hides its addresses behind names in its own network (RFC 8828). It finds us; we need not find it,
-        # so there is no end of the candidates either: its own checks tell where it is.
-        media.ice_candidates = [candidate for candidate in media.ice_candidates if not candidate.ip.endswith(".local")]
-        media.ice_candidates_complete = False
-    return str(offer)
+    return str(parsed)
 
 
 def _size(message: str | bytes | Samples) -> int:
