@@ -20,10 +20,9 @@ from browsing import (
     transcripts,
     write_wav,
 )
-from clips import two_cities
 from conftest import RunningServer
 from playwright.sync_api import Browser, Page, expect
-from wire import open_wire, spoken
+from wire import open_wire, opening, spoken
 
 KEY = "sk-of-this-test"
 LOST = ["ERR_CONNECTION", "WebSocket connection", "net::ERR", "/v1/realtime"]
@@ -32,8 +31,8 @@ LOST = ["ERR_CONNECTION", "WebSocket connection", "net::ERR", "/v1/realtime"]
 
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """17 s of speech, of which enough is left when a server was ended amid them."""
-    return write_wav(tmp_path_factory.mktemp("recording") / "17 s.wav", spoken(two_cities()[: 17 * 16_000]))
+    """13 s of speech, of which enough is left where a server was ended amid them."""
+    return write_wav(tmp_path_factory.mktemp("recording") / "opening.wav", spoken(opening()))
 
 
 def kept(page: Page) -> str:
@@ -114,7 +113,6 @@ def test_full_server_is_tried_again(
         expect(playground.start_button).to_have_text("Stop")
     playground.page.get_by_role("button", name="Try now").click()
     playground.until("listening")
-    playground.until_completed("best of times")
     playground.stop()
 
 
@@ -132,17 +130,17 @@ def test_restarted_server_is_found_again_and_the_transcript_goes_on(
     playground.choose(transport)
     playground.choose_file(recording)
     playground.start()
-    playground.until_completed("foolishness")
+    expect(playground.items.first).to_contain_text("best", timeout=WAIT_MS)
     before = playground.texts[0]
     server.stop()
     playground.until("reconnecting")
     expect(playground.notice).to_contain_text("connection was lost")
     server_with("--port", str(urlsplit(server.root_url).port))
     playground.until("done")
-    expect(playground.page.locator("#transcript .gap")).to_contain_text("a new session goes on")
+    expect(playground.page.locator("#transcript .gap")).to_contain_text("in a new session")
     _, second = check_sessions(playground.received())
     # A recording waits until there is a session again: only what was on its way is lost.
-    assert playground.texts[0] == before
+    assert playground.texts[0].startswith(before)
     assert "".join(transcripts(second)), playground.texts
 
 

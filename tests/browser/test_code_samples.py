@@ -116,7 +116,7 @@ def test_browser_program_hears_the_microphone(
         recording.setsampwidth(2)
         recording.setframerate(24_000)
         recording.writeframes(wire_bytes(np.concatenate([silence(1), opening(), silence(2)])))
-    page = launch(spoken).new_page()
+    page = launch(spoken).new_page(permissions=["microphone"])
     page.goto(f"{server.root_url}/playground/icon.svg")
     program = sample("javascript", {"dialect": dialect}, "webrtc")
     with page.expect_console_message(lambda message: message.type == "log", timeout=60_000) as first:

@@ -16,13 +16,11 @@ import httpx
 import numpy as np
 import pytest
 from browsing import WAIT_MS, Faults, Playground, check_sessions, write_wav
-from clips import PCM_24K, ULAW, silence, wire_bytes
+from clips import silence, wire_bytes
 from conftest import RunningServer
 from playwright.sync_api import Browser, Page, expect
 from wire import BEST_OF_TIMES, MODEL, best_of_times, spoken
 from words import said
-
-from auricle.audio.formats import AudioFormat
 
 SETTLING_S = 4
 KEY = "sk-of-this-test"
@@ -62,38 +60,14 @@ def test_transcript_is_downloaded_in_every_format(playground: Playground, record
     assert 0 <= item["start_ms"] < 1000 < item["end_ms"] < 6000
 
 
-@pytest.mark.parametrize(
-    ("changes", "dialect", "audio_format"),
-    [
-        ({}, "GA", PCM_24K),
-        ({"turn_detection": "none", "format": "audio/pcmu", "keywords": "O'Hara\nAda"}, "Beta", ULAW),
-    ],
-    ids=["ga", "beta by hand in µ-law"],
-)
-def test_program_on_the_page_runs_as_it_stands(
-    playground: Playground, tmp_path: Path, changes: dict[str, str], dialect: str, audio_format: AudioFormat
-) -> None:
-    playground.choose(dialect)
-    for name, value in changes.items():
-        playground.set(name, value)
+def test_program_on_the_page_runs_as_it_stands(playground: Playground, tmp_path: Path) -> None:
     playground.tab("Use it in your code")
     (tmp_path / "program.py").write_text(playground.page.locator("#code").inner_text())
-    (tmp_path / "speech.raw").write_bytes(wire_bytes(best_of_times(), audio_format))
+    (tmp_path / "speech.raw").write_bytes(wire_bytes(best_of_times()))
     command = [sys.executable, "program.py"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=WAIT_MS / 1000)
     assert result.returncode == 0, result.stderr
     assert said(result.stdout, BEST_OF_TIMES), result.stdout
-
-
-def test_program_for_browsers_hears_the_microphone(playground: Playground) -> None:
-    playground.choose("WebRTC")
-    playground.tab("Use it in your code")
-    playground.tab("JavaScript")
-    program = playground.page.locator("#code").inner_text()
-    with playground.page.expect_console_message(timeout=WAIT_MS) as told:
-        playground.page.evaluate(f"(async () => {{ {program}\n globalThis.call = connection; }})()")
-    assert said(told.value.text, BEST_OF_TIMES), told.value.text
-    playground.page.evaluate("call.close()")
 
 
 def focused(page: Page) -> str:

@@ -86,9 +86,8 @@ def test_picked_file_is_transcribed_to_its_end(playground: Playground, recording
     check_sessions(playground.received())
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
-def test_beta_is_spoken_where_it_is_chosen(playground: Playground, recording: Path, transport: Transport) -> None:
-    playground.choose(transport)
+def test_beta_is_spoken_where_it_is_chosen(playground: Playground, recording: Path) -> None:
+    playground.choose("WebRTC")
     playground.choose("Beta")
     playground.choose_file(recording)
     playground.start()
@@ -98,11 +97,8 @@ def test_beta_is_spoken_where_it_is_chosen(playground: Playground, recording: Pa
     assert of(session, UPDATED["beta"])  # with which the end of the audio was waited for
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
-def test_stop_commits_what_was_heard_where_turns_end_by_hand(
-    playground: Playground, recording: Path, transport: Transport
-) -> None:
-    playground.choose(transport)
+def test_stop_commits_what_was_heard_where_turns_end_by_hand(playground: Playground, recording: Path) -> None:
+    playground.choose("WebRTC")
     playground.set("turn_detection", "none")
     playground.choose_file(recording)
     playground.start()
@@ -136,16 +132,15 @@ def test_sample_reads_to_you(playground: Playground) -> None:
 
 
 @pytest.mark.skipif(not (SHARED_AUDIO / "jfk.flac").exists(), reason="the recordings beside the repository are missing")
-@pytest.mark.parametrize("transport", TRANSPORTS)
 def test_president_is_understood(
-    launch: Callable[..., Browser], faults: Faults, server: RunningServer, tmp_path: Path, transport: Transport
+    launch: Callable[..., Browser], faults: Faults, server: RunningServer, tmp_path: Path
 ) -> None:
     [clip] = [clip for clip in shared_clips("clean") if clip["id"] == "jfk"]
     heard = np.concatenate([silence(SETTLING_S), spoken(shared_audio(clip["file"]), 3)])
     browser = launch(write_wav(tmp_path / "microphone.wav", heard))
     context = browser.new_context(permissions=["microphone"])
     playground = Playground(new_page(context, faults), server.root_url, faults).open()
-    playground.choose(transport)
+    playground.choose("WebRTC")
     playground.start()
     expect(playground.items.last).to_contain_text("do for your country", timeout=WAIT_MS)
     playground.stop()
