@@ -25,8 +25,8 @@ from playwright.sync_api import Browser, Page, expect
 from wire import open_wire, opening, spoken
 
 KEY = "sk-of-this-test"
-LOST = ["ERR_CONNECTION", "WebSocket connection", "net::ERR", "/v1/realtime"]
-"""What a browser says of a server that is gone."""
+LOST = ["ERR_CONNECTION", "WebSocket connection", "net::ERR", "/v1/realtime", "503"]
+"""What a browser says of a server that ends or is gone."""
 
 
 @pytest.fixture(scope="module")
