@@ -67,7 +67,7 @@ class SmartTurnJudge:
     def load(self) -> None:
         """Read the model file unless that is done. Raises EngineError if it is missing."""
         if self._network is None:
-            self._network = open_network(self._path, "Smart Turn", has_arena=False)
+            self._network = open_network(self._path, "Smart Turn", has_arena=False, has_signed_weights=True)
 
     def judge(self, jobs: Sequence[JudgeTurn]) -> list[float]:
         """The probability, 0 to 1, that each turn is complete, in order; its silence so far should be in the samples.
