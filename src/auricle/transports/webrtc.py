@@ -249,7 +249,7 @@ def _usable(offer: str) -> str:
         raise ValueError("it has no audio media section")
     if not any(media.kind == "application" for media in parsed.media):
         raise ValueError("it has no data channel")
-    if parsed.media[0].ice.iceLite:
+    if "a=ice-lite" in lines:
         raise ValueError("its sender waits to be found (ice-lite), and so do we")
     for media in audio:
         media.rtp.codecs = [codec for codec in media.rtp.codecs if codec.name.lower() in PACKET_CODECS]
