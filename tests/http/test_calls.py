@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import random
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from calling import Caller, client_of, post_offer, sessions
 from conftest import RunningServer
@@ -60,6 +64,51 @@ async def ask(server: RunningServer, sdp: str, settings: Any = None, path: str =
 @pytest.mark.parametrize("path", [CALLS, "/openai/v1/realtime/calls", "/v1/realtime?intent=transcription"])
 def test_what_is_no_offer_is_refused(root: httpx.Client, sdp: str, path: str):
     assert fault_of(root.post(path, content=sdp, headers=SDP)) == ("invalid_offer", None)
+
+
+def _mutation(chance: random.Random, offer: str) -> str:
+    """An offer with a few lines dropped, repeated, moved, cut short or changed."""
+    lines = offer.splitlines()
+    for _ in range(chance.choice([1, 1, 2, 4])):
+        place = chance.randrange(len(lines))
+        line = lines[place]
+        match chance.randrange(7):
+            case 0 | 1:
+                del lines[place]
+            case 2:
+                lines.insert(chance.randrange(len(lines)), line)
+            case 3:
+                lines[place] = line[: chance.randrange(len(line) + 1)]
+            case 4:
+                lines[place] = line.replace("0", "-1", 1)
+            case 5:
+                at = chance.randrange(len(line) + 1)
+                lines[place] = line[:at] + chance.choice(" A0-:=/é") + line[at + 1 :]
+            case 6:
+                lines[place] = line.upper()
+    return "\r\n".join(lines) + "\r\n"
+
+
+async def test_a_mangled_offer_is_answered_or_refused_and_leaves_nothing(server_with):
+    server = server_with()
+    process = psutil.Process(server.process.pid)
+    chance, whole = random.Random(4), await offer()
+    async with client_of(server) as client:
+        counts: Counter[int] = Counter()
+        for _ in range(6):
+            offers = [_mutation(chance, whole) for _ in range(50)]
+            answers = await asyncio.gather(*(post_offer(client, sdp, None, CALLS) for sdp in offers))
+            for answer in answers:
+                if answer.status_code != 201:
+                    assert fault_of(answer) == ("invalid_offer", None)
+            counts.update(answer.status_code for answer in answers)
+            calls = [answer.headers["location"] for answer in answers if answer.status_code == 201]
+            ends = await asyncio.gather(*(client.post(call + "/hangup") for call in calls))
+            assert {end.status_code for end in ends} <= {200}
+        assert await sessions(server) == 0
+        assert process.net_connections("udp") == []
+    assert min(counts[201], counts[400]) > 80
+    assert "Traceback" not in "\n".join(server.output)
 
 
 async def test_an_offer_without_audio_or_without_a_channel_is_refused(server: RunningServer):

@@ -62,6 +62,7 @@ def use_network(connection: Connection, network: IceNetwork) -> None:
             candidates += [_host_candidate(component, told, port) for told in network.advertised_for(address)]
         return candidates
 
+    assert hasattr(connection, "get_component_candidates")
     connection.get_component_candidates = gather  # type: ignore[method-assign]
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +24,8 @@ from auricle.transports.ice import IceNetwork, use_network
 if TYPE_CHECKING:
     from aiortc.rtp import RtpPacket
 
+logger = logging.getLogger(__name__)
+
 CONNECT_S = 30.0
 """How long a peer may take to connect and to open its data channel."""
 TICK_S = 0.1
@@ -35,10 +39,14 @@ _MESSAGE_BYTES = 64
 GOODBYE_S = 0.5
 """How long a peer has to confirm what it was sent last."""
 _POLL_S = 0.01
+CLOSE_S = 2.0
+"""How long aiortc may take to close a connection."""
 MAX_OFFER_LINES = 1_000
 """Lines of an offer without those that are ignored. What aiortc takes to read them grows with their square."""
 MAX_MEDIA_SECTIONS = 16
-"""Media sections of an offer: each that is not bundled with others costs a connection."""
+"""Media sections of an offer: aiortc makes a connection of each before it bundles them."""
+_NO_PORT = 9
+"""What stands where a port must stand and none is meant (RFC 8829 §5.2.1)."""
 _IGNORED_LINES = ("a=candidate:", "a=end-of-candidates", "a=rtcp-fb:")
 """The peer's addresses, and feedback, of which audio has none here."""
 
@@ -59,6 +67,7 @@ class WebRtcTransport:
         self._changed = asyncio.Event()
         """Something came, was sent, or ended."""
         self._lost: TransportClosed | None = None
+        self._closing: asyncio.Task[None] | None = None
         loop = asyncio.get_running_loop()
         self._time_limit = loop.call_later(CONNECT_S, self._lose, 1006, "The peer did not connect in time.")
         self._ticker = loop.call_later(TICK_S, self._tick, loop.time() + TICK_S)
@@ -77,27 +86,26 @@ class WebRtcTransport:
             raise
 
     async def _answer(self, offer: str, network: IceNetwork) -> str:
-        try:
-            usable = _usable(offer)
-            await self._peer.setRemoteDescription(RTCSessionDescription(sdp=usable, type="offer"))
-        except _UNUSABLE as error:
-            raise ClientError("invalid_offer", f"The SDP offer can't be used: {error or 'it is malformed'}.") from None
-        audio, *others = sorted(self._peer.getTransceivers(), key=lambda transceiver: transceiver.kind != "audio")
-        for other in others:  # a camera, or a second microphone
-            other.direction = "inactive"
-        assert self._peer.sctp is not None
-        transports = [audio.receiver.transport.transport, self._peer.sctp.transport.transport]
-        for transport in transports:
-            use_network(transport.iceGatherer._connection, network)
+        with _refusing():
+            await self._peer.setRemoteDescription(RTCSessionDescription(sdp=_usable(offer), type="offer"))
+            audio, *others = sorted(self._peer.getTransceivers(), key=lambda transceiver: transceiver.kind != "audio")
+            for other in others:  # a camera, or a second microphone
+                other.direction = "inactive"
+            answer = await self._peer.createAnswer()
+        gatherer = audio.receiver.transport.transport.iceGatherer  # of everything, since everything is bundled
+        use_network(gatherer._connection, network)
+        await gatherer.gather()
+        if not gatherer.getLocalCandidates():
+            raise Unavailable("No UDP port is free for another call. Try again later.")
         # What is said by this name is how aiortc hands each packet on. Its own buffer holds a packet back until three
         # more are there, and after a loss waits for 16 and drops some of those that came.
+        assert hasattr(audio.receiver, "_RTCRtpReceiver__jitter_buffer")
         setattr(audio.receiver, "_RTCRtpReceiver__jitter_buffer", self._track)  # noqa: B010
         self._track.codecs = {codec.payloadType or 0: codec.name.lower() for codec in audio._codecs}
-        await self._peer.setLocalDescription(await self._peer.createAnswer())
-        if not all(transport.iceGatherer.getLocalCandidates() for transport in transports):
-            raise Unavailable("No UDP port is free for another call. Try again later.")
-        answer: str = self._peer.localDescription.sdp
-        return answer
+        with _refusing():
+            await self._peer.setLocalDescription(answer)
+        described: str = self._peer.localDescription.sdp
+        return described
 
     async def receive(self) -> str | bytes | Samples:
         while not self._unread:
@@ -123,13 +131,23 @@ class WebRtcTransport:
 
     async def close(self, code: int, reason: str) -> None:
         self._lose(code, reason)
+        if self._closing is None:
+            self._closing = asyncio.get_running_loop().create_task(self._say_goodbye())
+        # Whoever waits may be cancelled, and another one wait: that must not cut it short, since aiortc, once
+        # interrupted in its `close`, waits in the next for an end that never comes.
+        await asyncio.wait([self._closing])
+
+    async def _say_goodbye(self) -> None:
+        """Wait until the peer has what it was sent last, then free everything."""
+        for _ in range(round(GOODBYE_S / _POLL_S)):
+            if not self._has_unsent:
+                break
+            await asyncio.sleep(_POLL_S)
         try:
-            for _ in range(round(GOODBYE_S / _POLL_S)):
-                if not self._has_unsent:
-                    break
-                await asyncio.sleep(_POLL_S)
-        finally:
-            await self._peer.close()
+            async with asyncio.timeout(CLOSE_S):
+                await self._peer.close()
+        except (TimeoutError, *_UNUSABLE) as error:  # as after an offer that it could not answer
+            logger.warning("A call's connection could not be closed: %r", error)
 
     @property
     def _has_unsent(self) -> bool:
@@ -233,6 +251,15 @@ _UNUSABLE = (
 """What aiortc raises for offers that are malformed or that it can't answer."""
 
 
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """What aiortc raises within this block is about the offer: raises ClientError."""
+    try:
+        yield
+    except _UNUSABLE as error:
+        raise ClientError("invalid_offer", f"The SDP offer can't be used: {error or 'it is malformed'}.") from None
+
+
 def _usable(offer: str) -> str:
     """The offer without what must not be tried. Raises ValueError: it is too large, or not for us; or `_UNUSABLE`."""
     # Where the peer is, is nothing that we take its word for: it finds us, and its own checks tell where it is. A list
@@ -241,22 +268,39 @@ def _usable(offer: str) -> str:
     lines = [line for line in offer.splitlines() if not line.startswith(_IGNORED_LINES)]
     if len(lines) > MAX_OFFER_LINES:
         raise ValueError(f"it has over {MAX_OFFER_LINES} lines")
-    parsed = SessionDescription.parse("\r\n".join(lines))
-    if len(parsed.media) > MAX_MEDIA_SECTIONS:
-        raise ValueError(f"it has over {MAX_MEDIA_SECTIONS} media sections")
-    audio = [media for media in parsed.media if media.kind == "audio"]
-    if not audio:
-        raise ValueError("it has no audio media section")
-    if not any(media.kind == "application" for media in parsed.media):
-        raise ValueError("it has no data channel")
     if "a=ice-lite" in lines:
         raise ValueError("its sender waits to be found (ice-lite), and so do we")
+    parsed = SessionDescription.parse("\r\n".join(lines))
+    _check_sections(parsed)
+    audio = [media for media in parsed.media if media.kind == "audio"]
     for media in audio:
         media.rtp.codecs = [codec for codec in media.rtp.codecs if codec.name.lower() in PACKET_CODECS]
         media.fmt = [codec.payloadType for codec in media.rtp.codecs]
+        media.rtcp_port = media.rtcp_port or _NO_PORT  # without it aiortc leaves out that both go over one port
         if not media.fmt:
             raise ValueError("its audio has no codec of " + ", ".join(PACKET_CODECS))
     return str(parsed)
+
+
+def _check_sections(offer: SessionDescription) -> None:
+    """Look for what aiortc would stumble over, in part only in a task of its own. Raises ValueError."""
+    if len(offer.media) > MAX_MEDIA_SECTIONS:
+        raise ValueError(f"it has over {MAX_MEDIA_SECTIONS} media sections")
+    kinds = [media.kind for media in offer.media]
+    if unknown := set(kinds) - {"audio", "video", "application"}:
+        raise ValueError(f"it has a media section of an unknown kind, {min(unknown)}")
+    if "audio" not in kinds:
+        raise ValueError("it has no audio media section")
+    if kinds.count("application") != 1:
+        raise ValueError("it has no data channel, or more than one section for such")
+    names = {media.rtp.muxId for media in offer.media}
+    if "" in names or len(names) < len(offer.media):
+        raise ValueError("its media sections have no names (a=mid) of their own")
+    bundle = next((group for group in offer.group if group.semantic == "BUNDLE"), None)
+    if bundle is None or names != set(bundle.items):
+        raise ValueError("its media sections are not all bundled (a=group:BUNDLE), to go over one connection")
+    if not all(media.dtls and media.dtls.fingerprints for media in offer.media):
+        raise ValueError("it has no fingerprint to know its sender by")
 
 
 def _size(message: str | bytes | Samples) -> int:
