@@ -7,6 +7,7 @@ import base64
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import fields
 
 import pytest
 from fakes import MODELS, append, session_with
@@ -14,6 +15,7 @@ from fakes import MODELS, append, session_with
 from auricle.audio.formats import WINDOW_SAMPLES
 from auricle.connection import Connection, ConnectionLimits
 from auricle.errors import EngineError
+from auricle.http.state import Call, ServerState
 from auricle.protocol.ga import GaDialect
 from auricle.session.jobs import Decode, DetectSpeech, Hypothesis, Job, Speech, Token
 from auricle.session.session import Session
@@ -124,7 +126,7 @@ async def test_a_client_far_ahead_of_its_text_is_not_read_until_the_text_is_ther
 
 async def test_a_client_that_does_not_read_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("auricle.connection.GOODBYE_S", 0.01)
-    monkeypatch.setattr("auricle.connection.SLOW_READER_S", 0.01)
+    monkeypatch.setattr("auricle.transports.outbox.SLOW_READER_S", 0.01)
     transport, scheduler = FakeTransport(reads=False), FakeScheduler()
     async with connected(transport, scheduler, session_with()) as task:
         for _ in range(500):
@@ -172,6 +174,34 @@ async def test_a_bug_ends_its_connection_and_is_logged_once(caplog: pytest.LogCa
     assert transport.closed is not None
     assert transport.closed[0] == 1011
     assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [ZeroDivisionError]
+
+
+async def test_a_goodbye_that_fails_keeps_nobody_waiting() -> None:
+    class Broken(FakeTransport):
+        async def close(self, code: int, reason: str) -> None:
+            raise ZeroDivisionError
+
+    connection = Connection(Broken(), session_with(), GaDialect(MODELS), FakeScheduler(), LIMITS, lambda kind: kind)
+    task = asyncio.get_running_loop().create_task(connection.run())
+    await settle()
+    await asyncio.wait_for(connection.drain(0.01), 5)
+    with pytest.raises(ZeroDivisionError):
+        await task
+
+
+async def test_the_end_of_the_server_waits_for_calls_until_they_are_free_and_not_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("auricle.http.state.CLOSE_S", 0.1)
+    state = ServerState(
+        **dict.fromkeys(field.name for field in fields(ServerState) if field.default is field.default_factory)
+    )
+    loop = asyncio.get_running_loop()
+    soon, never = loop.create_task(asyncio.sleep(0.01)), loop.create_task(asyncio.Event().wait())
+    state.calls = {str(task): Call(None, None, task) for task in (soon, never)}
+    await asyncio.wait_for(state.drain(0.01), 5)
+    assert soon.done()
+    assert never.cancel()
 
 
 def say_speech(transport: FakeTransport) -> None:

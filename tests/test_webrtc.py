@@ -235,6 +235,17 @@ async def test_the_server_finishes_what_was_said_when_it_stops(server_with):
     assert "Traceback" not in "\n".join(server.output)
 
 
+async def test_a_call_that_never_connects_does_not_keep_the_server_from_ending(server_with):
+    server = server_with()
+    caller = Caller()
+    async with client_of(server) as client:
+        assert (await post_offer(client, await caller.offer(), SETTINGS, "/v1/realtime/calls")).status_code == 201
+    server.process.send_signal(signal.SIGTERM)
+    assert await asyncio.to_thread(server.process.wait, 10) == 0
+    assert "Traceback" not in "\n".join(server.output)
+    await caller.peer.close()
+
+
 async def test_a_session_that_is_too_old_says_so_and_ends(server_with):
     async with call(server_with(AURICLE_MAX_SESSION_S="1"), settings=SETTINGS) as caller:
         assert (await caller.until("error"))[-1]["error"]["code"] == "session_expired"

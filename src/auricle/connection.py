@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -19,12 +18,11 @@ from auricle.scheduler import BatchScheduler
 from auricle.session.jobs import Decode, DetectSpeech, Job, JudgeTurn
 from auricle.session.session import Output, Session
 from auricle.transports.base import Transport, TransportClosed
+from auricle.transports.outbox import Outbox
 
 logger = logging.getLogger(__name__)
 session_logger = logging.getLogger("auricle.sessions")
 
-SLOW_READER_S = 5.0
-"""How long a client may leave half of the outbox unread while it goes on asking for more."""
 PAUSE_S = 10.0
 """Longest time for which nothing is read from a client: its pings and pongs stand in the same line as its audio."""
 GOODBYE_S = 1.0
@@ -53,57 +51,10 @@ class _End:
 _SLOW_READER = _End(1008, "Too many events wait to be read by the client.")
 
 
-class _Outbox:
-    """Messages on their way to the client, in order. Bounded, so that a slow reader costs nobody else anything."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self._messages: deque[str] = deque()
-        self._bytes = 0
-        self._max_bytes = max_bytes
-        self._has_room = asyncio.Event()
-        self._has_room.set()
-        self._is_closed = False
-        self._changed = asyncio.Event()
-
-    def put(self, message: str) -> None:
-        """Add a message. Raises OverflowError: the client has not read for too long."""
-        self._messages.append(message)
-        self._bytes += len(message.encode())
-        if self._bytes > self._max_bytes:
-            raise OverflowError
-        self._changed.set()
-        if self._bytes > self._max_bytes / 2:
-            self._has_room.clear()
-
-    async def wait_for_room(self) -> None:
-        """Return once less than half of the space is taken. Raises TimeoutError: the client doesn't read."""
-        if not self._has_room.is_set():
-            async with asyncio.timeout(SLOW_READER_S):
-                await self._has_room.wait()
-
-    def close(self) -> None:
-        """Nothing more will be put; `take` gives what is left."""
-        self._is_closed = True
-        self._changed.set()
-
-    async def take(self) -> str | None:
-        """The next message, or None after the last."""
-        while not self._messages:
-            if self._is_closed:
-                return None
-            self._changed.clear()
-            await self._changed.wait()
-        message = self._messages.popleft()
-        self._bytes -= len(message.encode())
-        if self._bytes <= self._max_bytes / 2:
-            self._has_room.set()
-        return message
-
-
 class Connection:
     """One client, from its first event to the goodbye. Made by a route, which awaits `run` and nothing else.
 
-    All methods run on the event loop; `drain` may be called while `run` runs.
+    All methods run on the event loop; `hang_up` and `drain` may be called while `run` runs.
     """
 
     def __init__(
@@ -125,7 +76,7 @@ class Connection:
         self._new_id = new_id
         self._admit_speaker = admit_speaker
         self._has_spoken = False
-        self._outbox = _Outbox(limits.max_outbox_bytes)
+        self._outbox = Outbox(limits.max_outbox_bytes)
         self._max_backlog_s = limits.max_backlog_s
         self._jobs: set[asyncio.Task[None]] = set()
         self._decodings: dict[str, asyncio.Task[None]] = {}
@@ -155,21 +106,22 @@ class Connection:
             for task in (self._receiver, *self._jobs):
                 task.cancel()
             self._scheduler.release(self._session.id)
-            await self._say_goodbye(sender, end)
-            self._log(end)
-            self._has_ended.set()
+            try:
+                await self._say_goodbye(sender, end)
+            finally:
+                self._log(end)
+                self._has_ended.set()
 
     def introduce(self) -> list[str]:
         """The first messages for a client who joins a session that runs already."""
         return [message for event in self._session.start() for message in self._dialect.serialize(event, self._new_id)]
 
-    async def hang_up(self) -> None:
-        """End the session now, on behalf of whoever may. Returns when everything that it held is free."""
+    def hang_up(self) -> None:
+        """End the session now, on behalf of whoever may; `run` then comes to its end."""
         self._stop(_End(1000, "The call was hung up."))
-        await self._has_ended.wait()
 
     async def drain(self, timeout_s: float) -> None:
-        """Finish what is open, fail what can't be finished in time, and close: the server stops."""
+        """Finish what is open, fail what can't be finished in time, and say goodbye: the server stops."""
         if self._receiver is not None:
             self._receiver.cancel()  # else a voice that goes on would open the next turn
         try:

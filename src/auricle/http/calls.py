@@ -85,8 +85,10 @@ async def create_beta_call(request: Request, state: State) -> Response:
 @router.post("/v1/realtime/calls/{call_id}/hangup", response_class=Response)
 @router.post("/openai/v1/realtime/calls/{call_id}/hangup", include_in_schema=False)
 async def hang_up_call(state: State, call_id: str) -> Response:
-    """End a call. Any key that opens sessions may, since nobody can guess a call's id."""
-    await _find(state, call_id).connection.hang_up()
+    """End a call; all that it held is free then. Any key that opens sessions may, since nobody can guess a call's id."""
+    call = _find(state, call_id)
+    call.connection.hang_up()
+    await asyncio.wait([call.task])
     return Response()
 
 
@@ -132,7 +134,7 @@ async def _begin(
     except Unavailable:
         await peer.close(1013, "")
         raise
-    transport = CallTransport(peer)
+    transport = CallTransport(peer, state.connection_limits.max_outbox_bytes)
     connection = connect(state, transport, dialect, config)
     call_id = new_id("rtc")
 
@@ -142,7 +144,8 @@ async def _begin(
         finally:
             state.connections.discard(connection)
             del state.calls[call_id]
-            await transport.close(1011, "")  # in case the goodbye took too long to come to it
+            # In case the goodbye took too long to come to it, and for a sideband that came meanwhile.
+            await transport.close(1011, "")
 
     state.calls[call_id] = Call(connection, transport, asyncio.get_running_loop().create_task(run()))
     return Response(answer, 201, {"Location": f"/v1/realtime/calls/{call_id}"}, _SDP)

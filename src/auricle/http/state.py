@@ -17,6 +17,9 @@ from auricle.session.session import SessionLimits
 from auricle.transports.call import CallTransport
 from auricle.transports.ice import IceNetwork
 
+CLOSE_S = 1.0
+"""How long calls may take to free everything after their goodbye, when the server stops."""
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -69,4 +72,5 @@ class ServerState:
         self.is_draining = True
         calls = [call.task for call in self.calls.values()]
         await asyncio.gather(*(connection.drain(timeout_s) for connection in self.connections))
-        await asyncio.gather(*calls, return_exceptions=True)
+        if calls:
+            await asyncio.wait(calls, timeout=CLOSE_S)

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from auricle.audio.formats import Samples
 from auricle.errors import ClientError
 from auricle.transports.base import Transport, TransportClosed
+from auricle.transports.outbox import Outbox
 
 MAX_SIDEBANDS = 8
 """Most sockets beside one call."""
-MAX_UNSENT_EVENTS = 1_000
-"""Events that may wait for a sideband; then it is closed, and the call goes on."""
 GOODBYE_S = 1.0
 """How long a sideband has to read its last events."""
 
@@ -20,29 +19,30 @@ GOODBYE_S = 1.0
 class _Sideband:
     """One socket beside a call: what waits for it, and how it ends."""
 
-    def __init__(self, transport: Transport, greeting: Sequence[str]) -> None:
+    def __init__(self, transport: Transport, max_outbox_bytes: int) -> None:
         self.transport = transport
-        self._unsent: asyncio.Queue[str | None] = asyncio.Queue()
+        self._outbox = Outbox(max_outbox_bytes)
         self.end: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
-        for message in greeting:
-            self._unsent.put_nowait(message)
 
     def put(self, message: str) -> None:
-        """Have a message sent."""
-        self._unsent.put_nowait(message)
-        if self._unsent.qsize() > MAX_UNSENT_EVENTS:
+        """Have a message sent, unless this ends already."""
+        if self.end.done():
+            return
+        try:
+            self._outbox.put(message)
+        except OverflowError:
             self.stop(1008, "Too many events wait to be read by the client.")
 
     def stop(self, code: int, reason: str) -> None:
         """Have it closed after what it was sent."""
         if not self.end.done():
             self.end.set_result((code, reason))
-            self._unsent.put_nowait(None)
+            self._outbox.close()
 
     async def send_loop(self) -> None:
         """Send what is put until it is stopped or gone."""
         try:
-            while (message := await self._unsent.get()) is not None:
+            while (message := await self._outbox.take()) is not None:
                 await self.transport.send(message)
         except TransportClosed as closed:
             self.stop(closed.code, closed.reason)
@@ -56,8 +56,10 @@ class CallTransport:
 
     has_track = True
 
-    def __init__(self, main: Transport) -> None:
+    def __init__(self, main: Transport, max_outbox_bytes: int) -> None:
+        """`max_outbox_bytes`: the events that may wait for a sideband; then it is closed, and the call goes on."""
         self._main = main
+        self._max_outbox_bytes = max_outbox_bytes
         self._sidebands: set[_Sideband] = set()
         self._received: asyncio.Queue[str | bytes | Samples | TransportClosed] = asyncio.Queue(1)
         self._reader = asyncio.get_running_loop().create_task(self._read_main())
@@ -84,7 +86,9 @@ class CallTransport:
         """Serve a sideband, first with the `greeting`, until it or the call ends. Raises ClientError: too many."""
         if len(self._sidebands) >= MAX_SIDEBANDS:
             raise ClientError("too_many_sidebands", f"A call has at most {MAX_SIDEBANDS} sideband sockets.", "call_id")
-        sideband = _Sideband(transport, greeting)
+        sideband = _Sideband(transport, self._max_outbox_bytes)
+        for message in greeting:
+            sideband.put(message)
         self._sidebands.add(sideband)
         loop = asyncio.get_running_loop()
         sender, reader = loop.create_task(sideband.send_loop()), loop.create_task(self._read(sideband))
