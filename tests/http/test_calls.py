@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import socket
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import psutil
@@ -212,6 +214,17 @@ def test_another_type_of_body_is_refused(root: httpx.Client, content_type: str):
 
 def test_a_body_that_is_no_text_is_refused(root: httpx.Client):
     assert fault_of(root.post(CALLS, content=b"\xff\xfe", headers=SDP)) == ("invalid_value", "sdp")
+
+
+def test_a_body_that_never_comes_whole_is_no_bug(server_with):
+    server = server_with()
+    address = urlsplit(server.root_url)
+    for content_type in ("application/sdp", "multipart/form-data; boundary=x"):
+        with socket.create_connection((address.hostname, address.port)) as client:
+            head = f"POST {CALLS} HTTP/1.1\r\nHost: x\r\nContent-Type: {content_type}\r\nContent-Length: 99\r\n\r\nv=0"
+            client.sendall(head.encode())
+    server.stop()  # when all requests have come to their end
+    assert "Traceback" not in "\n".join(server.output)
 
 
 def test_a_body_that_is_too_large_is_refused(root: httpx.Client):

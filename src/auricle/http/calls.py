@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import APIRouter, Request, Response
 from pydantic_core import from_json
 from starlette.datastructures import UploadFile
+from starlette.requests import ClientDisconnect
 
 from auricle.errors import ClientError, Unavailable
 from auricle.http.auth import EphemeralKey
@@ -85,7 +86,7 @@ async def create_beta_call(request: Request, state: State) -> Response:
 @router.post("/v1/realtime/calls/{call_id}/hangup", response_class=Response)
 @router.post("/openai/v1/realtime/calls/{call_id}/hangup", include_in_schema=False)
 async def hang_up_call(state: State, call_id: str) -> Response:
-    """End a call; all that it held is free then. Any key that opens sessions may, since nobody can guess a call's id."""
+    """End a call, which is free then. Any key that opens sessions may, since nobody can guess a call's id."""
     call = _find(state, call_id)
     call.connection.hang_up()
     await asyncio.wait([call.task])
@@ -162,7 +163,10 @@ async def _read_offer(request: Request) -> tuple[str, Mapping[str, Any] | None]:
     """The SDP offer of a request, to its last byte, and the settings that come with it. Raises ClientError."""
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type == _SDP:
-        return _text(await request.body(), "sdp"), None
+        try:
+            return _text(await request.body(), "sdp"), None
+        except ClientDisconnect:
+            raise ClientError(None, "The client closed the request.", status=499) from None
     if content_type != "multipart/form-data":
         message = f"The request body must be an SDP offer ('{_SDP}') or a form ('multipart/form-data') with one."
         raise ClientError("invalid_content_type", message)
