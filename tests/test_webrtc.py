@@ -282,7 +282,7 @@ async def test_the_end_of_a_call_frees_everything(server_with, how: str):
 
 
 async def test_calls_use_the_ports_and_tell_the_address_that_are_set(server_with):
-    server = server_with(AURICLE_WEBRTC_PORTS="18290-18291", AURICLE_WEBRTC_HOST="192.0.2.7, 2001:db8::7")
+    server = server_with(AURICLE_WEBRTC_PORTS="18290-18291", AURICLE_WEBRTC_HOST="192.0.2.7, 192.0.2.8")
     async with client_of(server) as client:
         callers = [Caller() for _ in range(3)]
         answers = [await post_offer(client, await one.offer(), None, "/v1/realtime/calls") for one in callers]
@@ -294,11 +294,17 @@ async def test_calls_use_the_ports_and_tell_the_address_that_are_set(server_with
         for answer in answers[:2]:
             lines = {line for line in answer.text.splitlines() if line.startswith("a=candidate")}
             assert lines
+            assert {line.split()[4] for line in lines} == {"192.0.2.7", "192.0.2.8"}
             for line in lines:
-                assert line.split()[4] == "192.0.2.7"
                 ports.add(int(line.split()[5]))
         assert ports == {18290, 18291}
         assert await sessions(server) == 2
+
+
+async def test_a_server_that_listens_at_a_name_takes_calls(server_with):
+    async with call(server_with("--host", "localhost"), settings=SETTINGS) as caller:
+        caller.send("input_audio_buffer.clear")
+        await caller.until("input_audio_buffer.cleared")
 
 
 async def test_a_full_server_takes_no_call(server_with):

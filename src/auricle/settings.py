@@ -161,12 +161,25 @@ class Settings(BaseSettings):
             raise ValueError("tls_cert and tls_key go together: set both or none.")
         if self.tls and self.tls_cert:
             raise ValueError("tls and tls_cert exclude each other: a certificate of your own is not self-signed by us.")
+        for address in self.webrtc_host:
+            if address.version not in self._ip_versions:
+                raise ValueError(
+                    f"{address} in webrtc_host is IPv{address.version}, at which calls can't come "
+                    f"where the server listens, {self.host}."
+                )
         if not (self.all_api_keys or self.no_auth or self.is_loopback):
             raise ValueError(
                 f"{self.host} can be reached by others and no API key is set. "
                 "Set AURICLE_API_KEYS (`auricle key` makes one), or pass --no-auth if that is what you want."
             )
         return self
+
+    @property
+    def _ip_versions(self) -> tuple[int, ...]:
+        """Of the addresses that calls can have: a name is one of IPv4, and `::` is all addresses, of both."""
+        if ":" not in self.host:
+            return (4,)
+        return (4, 6) if ipaddress.ip_address(self.host).is_unspecified else (6,)
 
     @property
     def is_loopback(self) -> bool:

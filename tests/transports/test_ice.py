@@ -37,3 +37,8 @@ def test_peers_are_told_the_address_that_is_set_instead_of_the_sockets():
     assert network.advertised_for("10.0.0.2") == ["203.0.113.7"]
     assert network.advertised_for("fe80::1") == ["2001:db8::7"]
     assert IceNetwork("0.0.0.0", ANY_PORT).advertised_for("10.0.0.2") == ["10.0.0.2"]
+
+
+def test_who_comes_from_elsewhere_does_not_find_us_on_loopback():
+    assert "127.0.0.1" not in IceNetwork("0.0.0.0", ANY_PORT, ["203.0.113.7"]).bound_addresses
+    assert IceNetwork("127.0.0.1", ANY_PORT, ["203.0.113.7"]).bound_addresses == ["127.0.0.1"]

@@ -37,8 +37,9 @@ class IceNetwork:
             return [self.host]
         from aioice.ice import get_host_addresses
 
-        # A browser on this machine may have no other way than the loopback address.
-        return [*get_host_addresses(use_ipv4=True, use_ipv6=":" in self.host), "127.0.0.1"]
+        # A browser on this machine may have no other way than the loopback address. Nobody comes to it from elsewhere.
+        loopback = () if self.advertised else ("127.0.0.1",)
+        return [*get_host_addresses(use_ipv4=True, use_ipv6=":" in self.host), *loopback]
 
     def advertised_for(self, address: str) -> list[str]:
         """What peers are told of a socket with this address."""
