@@ -133,6 +133,15 @@ async def test_a_peer_that_sends_more_than_is_read_is_let_go(monkeypatch: pytest
         assert (await ended(transport)).code == 1008
 
 
+async def test_silence_that_is_too_much_ends_the_watch_for_silence(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(webrtc, "MAX_UNREAD_BYTES", 0)
+    async with connected() as (transport, _):
+        monkeypatch.setattr(transport._track, "pass_time", lambda: transport._put(np.zeros(160, np.float32)))
+        transport._tick(asyncio.get_running_loop().time())
+        assert transport._lost.code == 1008
+        assert transport._ticker.cancelled()
+
+
 async def test_a_peer_that_never_connects_is_let_go(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(webrtc, "CONNECT_S", 0.1)
     caller = Caller()
@@ -207,11 +216,13 @@ async def test_a_peer_that_waits_to_be_found_is_refused():
         await WebRtcTransport.answer(OFFER.replace("t=0 0", "t=0 0\r\na=ice-lite"), LOOPBACK)
 
 
-async def test_an_offer_need_not_say_a_port_for_rtcp():
+async def test_an_offer_need_not_say_a_port_for_rtcp_nor_a_direction():
     assert "a=rtcp:" not in OFFER
-    transport, answer = await WebRtcTransport.answer(OFFER, LOOPBACK)
+    video = "m=video 9 UDP/TLS/RTP/SAVPF 96\r\na=rtpmap:96 VP8/90000\r\na=rtcp-mux\r\na=mid:2\r\n"
+    whole = OFFER.replace("BUNDLE 0 1", "BUNDLE 0 1 2") + video + OFFER[OFFER.rindex("a=ice-ufrag") :]
+    transport, answer = await WebRtcTransport.answer(whole, LOOPBACK)
     await transport.close(1000, "")
-    assert "a=rtcp-mux" in answer
+    assert answer.count("a=rtcp-mux\r\n") == 2
 
 
 async def test_an_offer_without_a_fingerprint_is_refused():

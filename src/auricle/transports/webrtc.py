@@ -182,7 +182,8 @@ class WebRtcTransport:
         # If this comes late, packets that came in time may still lie in the socket: that is no silence of the sender's.
         if loop.time() < due_s + TICK_S:
             self._track.pass_time()
-        self._ticker = loop.call_later(TICK_S, self._tick, loop.time() + TICK_S)
+        if self._lost is None:  # by this very silence it may be
+            self._ticker = loop.call_later(TICK_S, self._tick, loop.time() + TICK_S)
 
     # What aiortc tells
 
@@ -257,7 +258,8 @@ def _refusing() -> Iterator[None]:
     try:
         yield
     except _UNUSABLE as error:
-        raise ClientError("invalid_offer", f"The SDP offer can't be used: {error or 'it is malformed'}.") from None
+        reason = str(error) or "it is malformed"
+        raise ClientError("invalid_offer", f"The SDP offer can't be used: {reason}.") from None
 
 
 def _usable(offer: str) -> str:
@@ -272,11 +274,15 @@ def _usable(offer: str) -> str:
         raise ValueError("its sender waits to be found (ice-lite), and so do we")
     parsed = SessionDescription.parse("\r\n".join(lines))
     _check_sections(parsed)
-    audio = [media for media in parsed.media if media.kind == "audio"]
-    for media in audio:
+    for media in parsed.media:
+        if media.rtcp_mux:  # which aiortc leaves out where there is no port
+            media.rtcp_port = media.rtcp_port or _NO_PORT
+        if media.kind in ("audio", "video"):
+            media.direction = media.direction or "sendrecv"  # which it is if nothing is said (RFC 8866 §6.7)
+        if media.kind != "audio":
+            continue
         media.rtp.codecs = [codec for codec in media.rtp.codecs if codec.name.lower() in PACKET_CODECS]
         media.fmt = [codec.payloadType for codec in media.rtp.codecs]
-        media.rtcp_port = media.rtcp_port or _NO_PORT  # without it aiortc leaves out that both go over one port
         if not media.fmt:
             raise ValueError("its audio has no codec of " + ", ".join(PACKET_CODECS))
     return str(parsed)
