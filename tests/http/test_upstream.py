@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 from conftest import RunningServer, start_server
-from wire import COMPLETED, DELTA, FAILED, VAD, best_of_times, kinds, open_wire, spoken
+from wire import COMPLETED, DELTA, FAILED, LOGPROBS, VAD, best_of_times, kinds, open_wire, spoken
 from words import said
 
 from auricle.audio.formats import SAMPLE_RATE
@@ -71,3 +71,22 @@ def test_recordings_go_there_too(front: RunningServer) -> None:
     failed = post(front, GONE)
     assert failed.status_code == 500
     assert f"The service behind {GONE} can't be reached" in failed.json()["error"]["message"]
+
+
+def test_log_probabilities_that_a_service_does_not_tell_are_refused(front: RunningServer) -> None:
+    with open_wire(front.socket_url) as wire:
+        session = {
+            "type": "transcription",
+            "include": [LOGPROBS],
+            "audio": {"input": {"transcription": {"model": GONE}}},
+        }
+        wire.send("session.update", session=session)
+        error = wire.until("error")[-1]["error"]
+        assert (error["code"], error["param"]) == ("invalid_value", "session.include")
+        wire.update(transcription={"model": GONE}, turn_detection=None)
+    refused = httpx.post(
+        f"{front.base_url}/audio/transcriptions",
+        files={"file": ("a.wav", b"RIFF")},
+        data={"model": GONE, "include[]": ["logprobs"]},
+    )
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "include")

@@ -51,7 +51,8 @@ class SherpaFamily(Family):
 
     def info(self, spec: ModelSpec) -> ModelInfo:
         """See `Family`."""
-        return ModelInfo(spec.name, spec.settings.languages or (), spec.settings.max_batch or 1)
+        # Most kinds tell none, and which do shows only in their results.
+        return ModelInfo(spec.name, spec.settings.languages or (), spec.settings.max_batch or 1, has_logprobs=False)
 
     def load(self, spec: ModelSpec, threads: int) -> Engine:
         """See `Family`."""

@@ -64,7 +64,8 @@ class UpstreamFamily(Family):
 
     def info(self, spec: ModelSpec) -> ModelInfo:
         """See `Family`."""
-        return ModelInfo(spec.name, spec.settings.languages or (), spec.settings.max_batch or _CALLS)
+        settings = spec.settings
+        return ModelInfo(spec.name, settings.languages or (), settings.max_batch or _CALLS, settings.logprobs)
 
     def load(self, spec: ModelSpec, threads: int) -> Engine:
         """See `Family`. Nothing is asked of the service before there is speech."""

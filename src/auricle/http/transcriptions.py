@@ -117,6 +117,8 @@ async def _transcribe(state: ServerState, request: Request) -> Response:
         wanted = validated(_REQUEST, _fields(form))
         options = state.models.resolve(wanted.transcription(), "")
         _check(wanted, options)
+        if wanted.include:
+            state.models.check_logprobs(options.model, "include")
         pieces = state.recordings.transcribe(file.file, Recording(options, wanted.chunking_strategy))
         if wanted.stream:
             return await _stream(request, pieces, wanted, options)

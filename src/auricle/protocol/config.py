@@ -160,6 +160,8 @@ class ModelInfo:
     """ISO 639-1 codes that it understands; none: that is not known, and any is taken."""
     max_batch: int = 1
     """Most utterances that it decodes together."""
+    has_logprobs: bool = True
+    """Whether it tells how likely its tokens are."""
 
 
 class ModelDirectory:
@@ -213,6 +215,13 @@ class ModelDirectory:
                 "auricle[denoise], or set it to null.",
                 f"{param}.type",
             )
+
+    def check_logprobs(self, name: str, param: str) -> None:
+        """Raises ClientError: the model with this name tells no log-probabilities. `param` is what asks for them."""
+        model = self.find(name)
+        if model is not None and not model.has_logprobs:
+            message = f"The model '{name}' tells no log-probabilities; leave out '{param}'."
+            raise ClientError("invalid_value", message, param)
 
     def find(self, name: str) -> ModelInfo | None:
         """The model behind a name or alias."""

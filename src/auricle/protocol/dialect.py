@@ -36,7 +36,7 @@ from auricle.protocol.events import (
     ServerEvent,
     UpdateSession,
 )
-from auricle.protocol.validation import one_of, validated
+from auricle.protocol.validation import joined_path, one_of, validated
 
 DialectName = Literal["ga", "beta"]
 
@@ -136,6 +136,8 @@ class Dialect(ABC):
     def update(self, config: SessionConfig, patch: Mapping[str, Any], path: str = "session") -> SessionConfig:
         """`config` with a client's changes merged into it. Raises ClientError, its param under `path`."""
         config = self.config_from(merged(self.settings_object(config), patch), path)
+        if config.include and config.transcription:
+            self.models.check_logprobs(config.transcription.model, joined_path(path, "include"))
         return config.with_default_turn_detection()
 
     def serialize(self, event: ServerEvent, new_id: Callable[[str], str]) -> list[str]:
