@@ -100,7 +100,7 @@ _ROUTES_WITHOUT_BODY = [
 )
 def test_whatever_is_asked_the_answer_is_as_documented(described_api, mode: GenerationMode, method: str, path: str):
     @hypothesis_settings(
-        max_examples=100 if method == "POST" else 10,
+        max_examples=50 if method == "POST" else 10,
         deadline=None,
         database=None,
         derandomize=True,
