@@ -72,6 +72,28 @@ def test_session_that_is_refused_tells_the_field(playground: Playground) -> None
     playground.stop()
 
 
+def test_model_without_log_probabilities_is_started_without_them(playground: Playground) -> None:
+    """The page asks for them by itself. The answer is the one that `http/test_upstream.py` gets from such a model."""
+    message = "The model 'a-model' tells no log-probabilities; leave out 'session.include'."
+    error = {"type": "invalid_request_error", "code": "invalid_value", "message": message, "param": "session.include"}
+    playground.faults.expected.append("400")
+    playground.page.route(
+        "**/v1/realtime/client_secrets", lambda route: route.fulfill(status=400, json={"error": error}), times=1
+    )
+    playground.choose("Sample")
+    playground.start()
+    playground.until("failed")
+    expect(error_of(playground, "logprobs")).to_have_text(message)
+    playground.page.get_by_role("button", name="Start without log-probabilities").click()
+    playground.until("listening")
+    expect(playground.setting("logprobs")).not_to_be_checked()
+    expect(error_of(playground, "logprobs")).to_be_hidden()
+    playground.until_completed("best of times")
+    playground.stop()
+    [session] = check_sessions(playground.received())
+    assert session[0]["session"]["include"] is None
+
+
 def test_object_as_json_is_the_one_that_opens_the_session(playground: Playground) -> None:
     playground.set("language", "en")
     playground.choose("JSON")

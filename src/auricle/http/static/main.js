@@ -146,6 +146,10 @@ const actions = () => ({
     page.controls.querySelector('[value=websocket]').click();
     start();
   },
+  withoutLogprobs: () => {
+    byId('setting-logprobs').click();
+    start();
+  },
   useSample: () => {
     page.controls.querySelector('[value=sample]').click();
     start();

@@ -46,7 +46,8 @@ const FAILURES = {
  *
  * @param {import('./run.js').Phase} phase
  * @param {import('./run.js').PhaseDetail} detail
- * @param {{retry: () => void, start: () => void, useWebSocket: () => void, useSample: () => void}} actions
+ * @param {{retry: () => void, start: () => void, useWebSocket: () => void, useSample: () => void,
+ *     withoutLogprobs: () => void}} actions
  * @returns {?Notice}
  */
 export function noticeFor(phase, detail, actions) {
@@ -62,10 +63,12 @@ export function noticeFor(phase, detail, actions) {
   if (phase !== 'failed') return null;
   const other = detail.kind === 'refused' ? 'The session was refused' : 'Something went wrong in this page';
   const [title, text] = FAILURES[detail.kind] ?? [other, detail.message];
-  return { kind: 'error', title, text, actions: remedies(detail.kind, actions) };
+  return { kind: 'error', title, text, actions: remedies(detail, actions) };
 }
 
-function remedies(kind, { start, useWebSocket, useSample }) {
+function remedies({ kind, param }, { start, useWebSocket, useSample, withoutLogprobs }) {
+  // The page asks for them by itself, and not every model tells them.
+  if (/(^|\.)include$/.test(param)) return [{ label: 'Start without log-probabilities', act: withoutLogprobs }];
   if (['webrtc', 'no-webrtc'].includes(kind)) return [{ label: 'Use WebSocket', act: useWebSocket }];
   if (['insecure', 'denied', 'none', 'busy', 'unsupported'].includes(kind)) return [{ label: 'Use the sample', act: useSample }];
   if (['network', 'key'].includes(kind)) return [{ label: 'Start again', act: start }];
