@@ -68,7 +68,11 @@ export class Waveform {
   /** Take the theme's colours. */
   recolour() {
     const style = getComputedStyle(document.documentElement);
-    const colour = (name) => style.getPropertyValue(`--${name}`).trim();
+    // Of a variable the browser tells both themes' colours; of a property, the one that holds.
+    const colour = (name) => {
+      this._canvas.style.color = `var(--${name})`;
+      return getComputedStyle(this._canvas).color;
+    };
     this._colours = {
       quiet: colour('wave-quiet'),
       speech: colour('accent'),
