@@ -119,7 +119,7 @@ class RecordingTranscriber:
         """
         await self._free.acquire()
         try:
-            process = await self._take_process()
+            process = self._take_process()
             try:
                 await self._in_thread(process.begin, file.fileno(), recording)
                 timeout_s = START_TIMEOUT_S
@@ -152,7 +152,7 @@ class RecordingTranscriber:
         self._idle.clear()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _take_process(self) -> _Process:
+    def _take_process(self) -> _Process:
         while self._idle:
             process, timer = self._idle.pop()
             timer.cancel()

@@ -209,32 +209,24 @@ def test_a_bare_server_vad_is_filled_with_defaults(dialect: Dialect) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "param"),
-    [(GaDialect, "session.audio.input.turn_detection.type"), (BetaDialect, "session.turn_detection.type")],
-    ids=["ga", "beta"],
-)
-def test_semantic_vad_needs_a_model_that_judges(kind: type[Dialect], param: str) -> None:
-    models = ModelDirectory([ModelInfo("m", ("en",))], {}, "m", can_judge_turns=False)
-    with pytest.raises(ClientError, match=r"install auricle\[semantic\]") as caught:
-        updated(kind(models), SessionConfig(), turn_detection={"type": "semantic_vad"})
-    assert (caught.value.code, caught.value.param) == ("invalid_value", param)
-    assert updated(kind(models), SessionConfig(), turn_detection=None).turn_detection is None
-
-
-@pytest.mark.parametrize(
-    ("kind", "param"),
+    ("kind", "name", "param"),
     [
-        (GaDialect, "session.audio.input.noise_reduction.type"),
-        (BetaDialect, "session.input_audio_noise_reduction.type"),
+        (GaDialect, "turn_detection", "session.audio.input.turn_detection.type"),
+        (BetaDialect, "turn_detection", "session.turn_detection.type"),
+        (GaDialect, "noise_reduction", "session.audio.input.noise_reduction.type"),
+        (BetaDialect, "noise_reduction", "session.input_audio_noise_reduction.type"),
     ],
-    ids=["ga", "beta"],
 )
-def test_noise_reduction_needs_a_model_that_reduces_noise(kind: type[Dialect], param: str) -> None:
-    models = ModelDirectory([ModelInfo("m", ("en",))], {}, "m", can_reduce_noise=False)
-    with pytest.raises(ClientError, match=r"'far_field'.*install auricle\[denoise\]") as caught:
-        updated(kind(models), SessionConfig(), noise_reduction={"type": "far_field", "strength": 0.5})
+def test_what_needs_a_model_of_its_own_is_refused_without_it(kind: type[Dialect], name: str, param: str) -> None:
+    asked, extra = {
+        "turn_detection": ("semantic_vad", "semantic"),
+        "noise_reduction": ("far_field", "denoise"),
+    }[name]
+    models = ModelDirectory([ModelInfo("m", ("en",))], {}, "m", can_judge_turns=False, can_reduce_noise=False)
+    with pytest.raises(ClientError, match=rf"'{asked}'.*install auricle\[{extra}\]") as caught:
+        updated(kind(models), SessionConfig(), **{name: {"type": asked}})
     assert (caught.value.code, caught.value.param) == ("invalid_value", param)
-    assert updated(kind(models), SessionConfig(), noise_reduction=None).noise_reduction is None
+    assert getattr(updated(kind(models), SessionConfig(), **{name: None}), name) is None
 
 
 @both
