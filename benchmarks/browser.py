@@ -27,8 +27,8 @@ from rich.table import Table
 
 from auricle.audio.files import read_audio
 from auricle.audio.formats import SAMPLE_RATE, Samples
-from auricle.bench.server import started_server
 from auricle.engines.moonshine import embedded_folder
+from auricle.local_server import started_server
 
 SPEECH_S = 4.8
 """Of the recording in the model's wheel: one sentence, after which the turn ends."""

@@ -54,9 +54,10 @@ from auricle.bench.latency import Measure, align, matched_words
 from auricle.bench.load import Load, run_load
 from auricle.bench.options import Options
 from auricle.bench.report import RunReport, judge
-from auricle.bench.server import ServerProcesses, Usage, started_server
+from auricle.bench.server import ServerProcesses, Usage
 from auricle.bench.session_run import COMMITTED, COMPLETED, DELTA, Record
 from auricle.engines.moonshine import MoonshineModel, embedded_folder
+from auricle.local_server import started_server
 
 CHUNK_S = 0.1
 SINGLE_THREAD = "MOONSHINE_ORT_SINGLE_THREAD"

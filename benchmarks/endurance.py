@@ -35,8 +35,9 @@ from auricle.bench.corpus import Clip, load_clips, of_kinds
 from auricle.bench.latency import items_of
 from auricle.bench.options import Options
 from auricle.bench.report import RunReport, judge
-from auricle.bench.server import ServerProcesses, started_server
+from auricle.bench.server import ServerProcesses
 from auricle.bench.session_run import Record, play
+from auricle.local_server import started_server
 
 TURN_DETECTION = {"short": "server_vad:500", "long": "server_vad:5000"}
 SPEED = {"short": 0.0, "long": 1.0}

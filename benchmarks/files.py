@@ -40,8 +40,9 @@ from auricle.bench.load import Load, run_load
 from auricle.bench.options import Options
 from auricle.bench.report import RunReport, judge
 from auricle.bench.scoring import Score
-from auricle.bench.server import Usage, started_server
+from auricle.bench.server import Usage
 from auricle.engines.moonshine import embedded_folder
+from auricle.local_server import started_server
 
 Recording = tuple[Clip, Samples]
 REALTIME_S = 60.0

@@ -31,8 +31,8 @@ from auricle.bench.corpus import Clip, load_clips, of_kinds
 from auricle.bench.load import Load, run_load
 from auricle.bench.options import Options
 from auricle.bench.report import RunReport, judge
-from auricle.bench.server import started_server
 from auricle.bench.session_run import COMMITTED, COMPLETED, FAILED
+from auricle.local_server import started_server
 
 OPTIONS = Options(turn_detection="server_vad:500")
 DECODE_TIMEOUT_S = 3

@@ -25,7 +25,8 @@ from openai.resources.realtime.realtime import AsyncRealtimeConnection
 from auricle.audio.formats import AudioFormat
 from auricle.bench.corpus import Clip, load_clips
 from auricle.bench.scoring import Score
-from auricle.bench.server import ServerProcesses, started_server
+from auricle.bench.server import ServerProcesses
+from auricle.local_server import started_server
 
 PCM = AudioFormat("audio/pcm", 24_000)
 ULAW = AudioFormat("audio/pcmu", 8_000)

@@ -32,9 +32,10 @@ from auricle.audio.formats import AudioFormat
 from auricle.bench.corpus import Clip, load_clips, of_kinds
 from auricle.bench.latency import latencies, transcript
 from auricle.bench.scoring import Score
-from auricle.bench.server import ServerProcesses, started_server
+from auricle.bench.server import ServerProcesses
 from auricle.bench.session_run import Record, SessionRun, Setup
 from auricle.client import RealtimeClient
+from auricle.local_server import started_server
 
 CHUNK_S = 0.02
 PAUSE_S = 1.0

@@ -1,4 +1,4 @@
-"""The command line: `auricle serve`, `transcribe`, `bench`, `models`, `key`."""
+"""The command line: `auricle serve`, `transcribe`, `listen`, `bench`, `models`, `key`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import math
 import secrets
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -125,6 +125,9 @@ def serve(
         str | None, typer.Option(help="Address at which WebRTC clients reach this server, if behind NAT or contained.")
     ] = None,
     webrtc_ports: Annotated[str | None, typer.Option(help="UDP ports of WebRTC calls, such as 50000-50100.")] = None,
+    max_session_s: Annotated[
+        float | None, typer.Option(help="Longest time that a session may take, in seconds. [default: 3600]")
+    ] = None,
     log_json: Annotated[bool | None, typer.Option("--log-json", help="Write the log as JSON.")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error. [default: info]")] = None,
 ) -> None:
@@ -282,7 +285,11 @@ def _explain(file: Path, picture: Path, options: Transcription, turn_detection: 
 
 def _through_server(files: Sequence[Path], base_url: str, api_key: str | None, options: Transcription) -> None:
     """Stream recordings through a server, one after the other, and print their texts."""
-    from auricle.client import RealtimeClient
+    from auricle.client import RealtimeClient, RemoteError
+
+    async def as_async(blocks: Iterator[Samples]) -> AsyncIterator[Samples]:
+        for block in blocks:
+            yield block
 
     async def transcripts(blocks: Iterator[Samples]) -> list[str]:
         async with RealtimeClient.connect(base_url, api_key) as client:
@@ -293,7 +300,14 @@ def _through_server(files: Sequence[Path], base_url: str, api_key: str | None, o
                     "turn_detection": {"type": "server_vad", "silence_duration_ms": 500},
                 }
             )
-            return [text async for text in client.transcribe(blocks, AudioFormat("audio/pcm", SAMPLE_RATE))]
+            texts = []
+            async for event in client.stream(as_async(blocks), AudioFormat("audio/pcm", SAMPLE_RATE)):
+                match event["type"].rpartition(".")[2]:
+                    case "completed":
+                        texts.append(event["transcript"])
+                    case "failed":
+                        raise RemoteError(event["error"]["message"])
+            return texts
 
     for file in files:
         with _progress(file) as blocks:
@@ -319,6 +333,41 @@ def _progress(file: Path) -> Iterator[Callable[[float], Iterator[Samples]]]:
                     progress.update(task, speed=f"{state.completed / state.elapsed:.0f}× real time")
 
         yield blocks
+
+
+@app.command()
+def listen(
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            help="Microphone, by its number or a part of its name, or - for a stream on stdin.", metavar="SOURCE"
+        ),
+    ] = None,
+    list_them: Annotated[bool, typer.Option("--list", help="List the microphones.")] = False,
+    url: Annotated[str | None, typer.Option(help="Base URL of a server, ending in /v1; else one is started.")] = None,
+    api_key: Annotated[
+        str | None, typer.Option(envvar="AURICLE_API_KEY", help="Key for the server.", show_default=False)
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Model to use.")] = None,
+    language: Annotated[str | None, typer.Option(help="Language that is spoken, ISO 639-1.")] = None,
+    delay: Annotated[str | None, typer.Option(help="minimal, low, medium, high or xhigh.")] = None,
+    turn_detection: Annotated[
+        str, typer.Option(help="server_vad[:SILENCE_MS] or semantic_vad[:EAGERNESS].")
+    ] = "server_vad:500",
+) -> None:
+    """Show live captions of a microphone; where the output is no terminal, each turn's text as a line."""
+    from auricle.bench.options import parse_turn_detection
+    from auricle.listen_command import listen_to, print_microphones
+
+    if list_them:
+        print_microphones(out)
+        return
+    options = Transcription.model_validate({"model": model or "", "language": language, "delay": delay})
+    turns = parse_turn_detection(turn_detection)
+    if turns is None:
+        raise ValueError("listen needs a --turn-detection: nobody would say where an utterance ends.")
+    audio_input = {"transcription": options.model_dump(exclude_defaults=True), "turn_detection": turns}
+    listen_to(source, url, api_key, audio_input, out, err)
 
 
 @app.command("bench")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -87,10 +87,10 @@ class RealtimeClient:
         """Drop the buffered audio; answered with `cleared`, after all that the audio before it has caused."""
         await self.send({"type": "input_audio_buffer.clear"})
 
-    async def transcribe(self, blocks: Iterable[Samples], audio_format: AudioFormat) -> AsyncIterator[str]:
-        """Stream audio as fast as the server takes it. Yields each item's transcript.
+    async def stream(self, blocks: AsyncIterable[Samples], audio_format: AudioFormat) -> AsyncIterator[dict[str, Any]]:
+        """Send audio as it comes and as fast as the server takes it. Yields all events, up to the last item's text.
 
-        Raises RemoteError, and whatever `blocks` raises: then the session is closed.
+        Raises RemoteError, also for an `error` event, and whatever `blocks` raises: then the session is closed.
         """
         sending = asyncio.create_task(self._send_all(blocks, audio_format))
         open_items: set[str] = set()
@@ -102,13 +102,16 @@ class RealtimeClient:
                         open_items.add(event["item_id"])
                     case "input_audio_buffer.cleared":
                         is_all_committed = True
-                    case "conversation.item.input_audio_transcription.completed":
+                    case (
+                        "conversation.item.input_audio_transcription.completed"
+                        | "conversation.item.input_audio_transcription.failed"
+                    ):
                         open_items.discard(event["item_id"])
-                        yield event["transcript"]
-                    case "conversation.item.input_audio_transcription.failed":
+                    case "error" if event["error"]["event_id"] == _LAST_COMMIT:
+                        continue
+                    case "error":
                         raise RemoteError(event["error"]["message"])
-                    case "error" if event["error"]["event_id"] != _LAST_COMMIT:
-                        raise RemoteError(event["error"]["message"])
+                yield event
                 if is_all_committed and not open_items:
                     return
         except RemoteError:
@@ -118,11 +121,11 @@ class RealtimeClient:
         finally:
             sending.cancel()
 
-    async def _send_all(self, blocks: Iterable[Samples], audio_format: AudioFormat) -> None:
+    async def _send_all(self, blocks: AsyncIterable[Samples], audio_format: AudioFormat) -> None:
         try:
-            for block in blocks:
+            async for block in blocks:
                 await self.append(block, audio_format)
-        except AuricleError:  # the recording is broken: nothing more will come, so `events` must end
+        except Exception:  # nothing more will come, so `events` must end
             await self._socket.close()
             raise
         # Nothing may be left to commit, if the last turn ended by itself; `cleared` then marks the end all the same.

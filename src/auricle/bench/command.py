@@ -24,8 +24,9 @@ from auricle.bench.corpus import Clip, embedded_clips, load_clips, of_kinds
 from auricle.bench.load import Load, idle_sessions, probe, run_load
 from auricle.bench.options import Options
 from auricle.bench.report import CapacityStep, RunReport, judge
-from auricle.bench.server import ServerProcesses, Usage, started_server
+from auricle.bench.server import ServerProcesses, Usage
 from auricle.bench.session_run import Setup
+from auricle.local_server import started_server
 
 _REFRESH_S = 0.25
 _STEADY_AUDIO_S = 200.0

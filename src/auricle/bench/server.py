@@ -1,52 +1,18 @@
-"""A server of our own for a benchmark, and what a server's processes cost. Knows nothing of what is asked of it."""
+"""What a server's processes cost. Knows nothing of what is asked of it."""
 
 from __future__ import annotations
 
 import asyncio
-import re
-import subprocess
-import sys
-import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import psutil
 
 from auricle.errors import AuricleError
 
-_READY = re.compile(r"listens at (\S+)")
-_STOP_TIMEOUT_S = 15
 _SAMPLE_EVERY_S = 1.0
 _MIB = 2**20
-
-
-@contextmanager
-def started_server() -> Iterator[tuple[str, int]]:
-    """Start `auricle serve` on a free port; its settings are the environment's. Yields its base URL and process id.
-
-    Raises AuricleError: it does not start.
-    """
-    command = [sys.executable, "-m", "auricle", "serve", "--host", "127.0.0.1", "--port", "0", "--log-level", "warning"]
-    with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
-        try:
-            assert process.stdout is not None
-            ready = next((match for line in process.stdout if (match := _READY.search(line))), None)
-            if ready is None:
-                log.seek(0)
-                told = [line.strip() for line in log if line.strip()]
-                raise AuricleError(f"The server did not start: {told[-1] if told else 'it said nothing'}")
-            yield ready[1], process.pid
-        finally:
-            process.terminate()
-            try:
-                process.wait(_STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            if process.stdout:
-                process.stdout.close()
 
 
 @dataclass

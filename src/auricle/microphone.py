@@ -1,0 +1,166 @@
+"""Audio as it is heard: a microphone of this machine, by PortAudio (sounddevice), or a stream on standard input."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from auricle.audio.files import iter_audio
+from auricle.audio.formats import Samples
+from auricle.audio.resample import Resampler
+from auricle.errors import AuricleError
+
+BLOCK_S = 0.1
+_MAX_WAITING = round(300 / BLOCK_S)
+"""Blocks that may wait to be taken: five minutes."""
+
+
+class MicrophoneError(AuricleError):
+    """There is no such microphone, or it gives nothing any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Microphone:
+    """An input of this machine."""
+
+    number: int
+    name: str
+    rate_hz: int
+    """At which it gives samples by itself."""
+    is_default: bool
+
+
+class LiveAudio:
+    """Float32 mono at 16 kHz that another thread brings, for one task of the loop that made this."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._blocks: asyncio.Queue[Samples | None] = asyncio.Queue()
+        self._problem: AuricleError | None = None
+
+    def put(self, samples: Samples) -> None:
+        """Add what was heard. From any thread."""
+        self._call(self._put, samples)
+
+    def end(self, problem: AuricleError | None = None) -> None:
+        """There is no more, because of `problem` or as it should be. From any thread; the first time counts."""
+        self._call(self._end, problem)
+
+    async def blocks(self) -> AsyncIterator[Samples]:
+        """What was heard, to its end. Raises the problem that ended it."""
+        while (samples := await self._blocks.get()) is not None:
+            yield samples
+        if self._problem:
+            raise self._problem
+
+    def _call(self, function: Any, argument: object) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody listens any more
+            self._loop.call_soon_threadsafe(function, argument)
+
+    def _put(self, samples: Samples) -> None:
+        if self._blocks.qsize() >= _MAX_WAITING:
+            self._end(MicrophoneError("The server takes audio more slowly than it comes."))
+        else:
+            self._blocks.put_nowait(samples)
+
+    def _end(self, problem: AuricleError | None) -> None:
+        self._problem = self._problem or problem
+        self._blocks.put_nowait(None)
+
+
+def microphones() -> list[Microphone]:
+    """The inputs of this machine. Raises MicrophoneError: they can't be asked for."""
+    sounddevice = _sounddevice()
+    default = sounddevice.default.device[0]
+    return [
+        Microphone(number, device["name"], round(device["default_samplerate"]), number == default)
+        for number, device in enumerate(sounddevice.query_devices())
+        if device["max_input_channels"] > 0
+    ]
+
+
+def find_microphone(wanted: str | None) -> Microphone:
+    """The one with this number, or with this in its name, in whatever case; None: the system's choice.
+
+    Raises MicrophoneError: there is none, or more than one.
+    """
+    found = microphones()
+    if wanted is None:
+        chosen = [one for one in found if one.is_default] or found[:1]
+    elif wanted.isdecimal():
+        chosen = [one for one in found if one.number == int(wanted)]
+    else:
+        chosen = [one for one in found if wanted.casefold() in one.name.casefold()]
+    match chosen:
+        case [one]:
+            return one
+        case []:
+            which = "microphone" if wanted is None else f"microphone '{wanted}'"
+            raise MicrophoneError(f"There is no {which} here; `auricle listen --list` shows what there is.")
+        case _:
+            names = ", ".join(f"{one.number} ({one.name})" for one in chosen)
+            raise MicrophoneError(f"'{wanted}' is the name of several microphones: {names}.")
+
+
+@contextmanager
+def microphone_audio(microphone: Microphone) -> Iterator[LiveAudio]:
+    """What a microphone hears during the block. Raises MicrophoneError: it can't be opened."""
+    sounddevice = _sounddevice()
+    audio = LiveAudio()
+    resampler = Resampler(microphone.rate_hz)
+
+    def take(samples: np.ndarray[Any, Any], *_: object) -> None:
+        audio.put(resampler.resample(samples[:, 0].copy()))
+
+    try:
+        stream = sounddevice.InputStream(
+            samplerate=microphone.rate_hz,
+            blocksize=round(BLOCK_S * microphone.rate_hz),
+            device=microphone.number,
+            channels=1,
+            dtype="float32",
+            callback=take,
+            finished_callback=lambda: audio.end(MicrophoneError(f"{microphone.name} gives nothing any more.")),
+        )
+        with stream:
+            yield audio
+    except sounddevice.PortAudioError as error:
+        raise MicrophoneError(f"{microphone.name} can't be opened: {error}") from None
+
+
+@contextmanager
+def standard_input_audio() -> Iterator[LiveAudio]:
+    """A stream on standard input, of any container that ffmpeg reads, as it comes."""
+    audio = LiveAudio()
+
+    def read() -> None:
+        try:
+            # Without the buffer of `sys.stdin`, which would wait to be full, and whose lock the program's end needs.
+            with open(0, "rb", buffering=0, closefd=False) as file:
+                for block in iter_audio(file, BLOCK_S):
+                    audio.put(block)
+        except AuricleError as error:
+            audio.end(error)
+        else:
+            audio.end()
+
+    threading.Thread(target=read, name="standard-input", daemon=True).start()
+    yield audio
+
+
+def _sounddevice() -> Any:
+    try:
+        import sounddevice
+    except ImportError:
+        raise MicrophoneError("A microphone needs sounddevice: install auricle[mic].") from None
+    except OSError:
+        raise MicrophoneError(
+            "sounddevice finds no PortAudio library. On Debian and Ubuntu: apt install libportaudio2."
+        ) from None
+    return sounddevice
