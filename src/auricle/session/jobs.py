@@ -49,6 +49,8 @@ class Token:
     logprob: float
     ids: tuple[int, ...] = ()
     """What the engine calls it; other engines can't read that."""
+    span: tuple[int, int] | None = None
+    """Where it was said, begin and end, in samples from the start of the job's samples. None: that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
