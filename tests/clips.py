@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import importlib.util
+import io
 import json
+import wave
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -72,3 +74,12 @@ def appends(data: bytes, chunk_bytes: int = 4800) -> Iterator[str]:
     """The base64 of `append` events."""
     for start in range(0, len(data), chunk_bytes):
         yield base64.b64encode(data[start : start + chunk_bytes]).decode()
+
+
+def wav(samples: Samples) -> bytes:
+    """A file of 16 kHz."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as recording:
+        recording.setparams((1, 2, SAMPLE_RATE, 0, "NONE", ""))
+        recording.writeframes((samples * 32767).astype("<i2").tobytes())
+    return file.getvalue()

@@ -110,7 +110,8 @@ def hypothesis(job: Decode, number: int) -> Hypothesis:
     """One of many answers: some words, sure or not, and of speech that goes on some that may change."""
     logprob = -2.0 if number % 7 == 6 else -0.5
     settled = tokens(*TEXTS[: number % 5], logprob=logprob)
-    return Hypothesis(settled, () if job.is_final else tokens(*TEXTS[number // 5 % 5 :], logprob=logprob))
+    tentative = () if job.is_final else tokens(*TEXTS[number // 5 % 5 :], logprob=logprob)
+    return Hypothesis(settled, tentative, is_streaming=number % 3 == 2)
 
 
 class Play:

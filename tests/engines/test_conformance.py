@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
+import tiny_transducer
 import tiny_whisper
 from clips import sherpa_moonshine, two_cities
 
@@ -18,7 +19,7 @@ FIRST, SECOND = two_cities()[: 5 * SAMPLE_RATE], two_cities()[20 * SAMPLE_RATE :
 """Two stretches of speech with different texts for the embedded model. The small Whisper says the same to both."""
 LOUD = np.clip(FIRST * 30, -1, 1)
 
-NAMES = ("moonshine/tiny-en", "sherpa/moonshine", "whisper/mini")
+NAMES = ("moonshine/tiny-en", "sherpa/moonshine", "sherpa/tiny", "whisper/mini")
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -27,9 +28,17 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     if request.param == "whisper/mini":
         tiny_whisper.build(folder)
     if request.param == "sherpa/moonshine":
+        sherpa_moonshine(folder)
+    if request.param == "sherpa/tiny":
+        tiny_transducer.build(folder)
+    if request.param.startswith("sherpa/"):
         pytest.importorskip("sherpa_onnx")
-    sherpa = {"path": str(sherpa_moonshine(folder)), "kind": "moonshine_v2", "languages": ["en"]}
-    models = {"whisper/mini": {"path": str(folder), "device": "cpu"}, "sherpa/moonshine": sherpa}
+    sherpa = {"path": str(folder), "languages": ["en"]}
+    models = {
+        "whisper/mini": {"path": str(folder), "device": "cpu"},
+        "sherpa/moonshine": sherpa | {"kind": "moonshine_v2"},
+        "sherpa/tiny": sherpa | {"kind": "transducer", "streaming": True},
+    }
     return load_engine(catalog(Settings(models=models)).spec(request.param), 1)
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import subprocess
 import sys
-import wave
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,12 +13,11 @@ import httpx
 import numpy as np
 import pytest
 import tiny_whisper
-from clips import sherpa_moonshine
+from clips import sherpa_moonshine, wav
 from conftest import RunningServer, start_server
 from tiny_whisper import LOUD, QUIET
 from wire import COMPLETED, FAILED, LOGPROBS, VAD, DialectName, best_of_times, open_wire, spoken
 
-from auricle.audio.formats import Samples
 from auricle.engines.moonshine import embedded_folder
 
 COPY, LOST = "moonshine/copy", "moonshine/lost"
@@ -42,14 +39,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     running = start_server(AURICLE_MODELS=json.dumps(models), AURICLE_ALIASES=aliases, HF_HOME=str(folder))
     yield running
     running.stop()
-
-
-def wav(samples: Samples) -> bytes:
-    file = io.BytesIO()
-    with wave.open(file, "wb") as recording:
-        recording.setparams((1, 2, 16_000, 0, "NONE", ""))
-        recording.writeframes((samples * 32767).astype("<i2").tobytes())
-    return file.getvalue()
 
 
 def post(server: RunningServer, model: str, gain: float = 1.0, **fields: str) -> httpx.Response:

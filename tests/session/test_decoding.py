@@ -422,8 +422,8 @@ STEPS = st.one_of(
 
 
 @settings(max_examples=200, deadline=None)
-@given(steps=st.lists(STEPS, max_size=25), is_live=st.booleans())
-def test_text_only_grows_and_all_of_it_comes(steps: list, is_live: bool) -> None:
+@given(steps=st.lists(STEPS, max_size=25), is_live=st.booleans(), is_streaming=st.booleans())
+def test_text_only_grows_and_all_of_it_comes(steps: list, is_live: bool, is_streaming: bool) -> None:
     """Each job has all of its stretch and what was told of it; in the end no stretch is left."""
     utterance = Utterance(is_live=is_live)
     words = (f" word{number}" for number in range(10_000))
@@ -447,6 +447,7 @@ def test_text_only_grows_and_all_of_it_comes(steps: list, is_live: bool) -> None
         hypothesis = Hypothesis(
             tokens(*(next(words) for _ in range(committed))),
             () if job.is_final else tokens(*(next(words) for _ in range(tentative))),
+            is_streaming=is_streaming,
         )
         told = utterance.decoding.receive(hypothesis)
         if told and not job.is_final:

@@ -1,7 +1,8 @@
-"""Offline models of sherpa-onnx: whole utterances in, tokens out. Knows nothing of streams or sessions.
+"""Models of sherpa-onnx, each a folder of ONNX files. Knows nothing of streams or sessions.
 
-Parakeet, SenseVoice, Zipformer, Paraformer and many others, each as a folder of ONNX files. Which files a kind of model
-needs is read from the library's own constructors, so that new kinds need no change here.
+Offline ones (Parakeet, SenseVoice, Zipformer, Paraformer and many others) are here: whole utterances in, tokens out.
+Those that stream by themselves are opened here and led by `sherpa_streaming.py`. Which files a kind of model needs is
+read from the library's own constructors, so that new kinds need no change here.
 """
 
 from __future__ import annotations
@@ -28,9 +29,17 @@ from auricle.engines.base import (
     Utterance,
 )
 from auricle.engines.rolling import RollingEngine
+from auricle.engines.sherpa_hotwords import Hotwords
+from auricle.engines.sherpa_streaming import StreamingEngine
 
 _UNKNOWN_LOGPROB = -0.5
 """For a token whose probability the model doesn't tell: in doubt enough to wait for, not to be dropped."""
+_STREAMING_BATCH = 16
+"""How many streams that go on are decoded together, where nothing else is set."""
+_REVISING = frozenset({"rule_fsts", "rule_fars", "hr_lexicon", "ctc_graph"})
+"""Options under which text that was found may still become another."""
+_UNITS = ("cjkchar", "bpe", "cjkchar+bpe")
+"""In what keywords can be spelled."""
 _MIN_SAMPLES = SAMPLE_RATE // 10
 """Shorter audio is padded: some models fail on less than a frame."""
 
@@ -40,6 +49,7 @@ class SherpaSettings(ModelSettings):
 
     path: Path = Field(description="Folder of the model's files")
     kind: str = Field(pattern="^[a-z0-9_]+$", description="As in `OfflineRecognizer.from_KIND`")
+    streaming: bool = Field(False, description="It streams by itself: its kind is as in `OnlineRecognizer.from_KIND`")
     files: dict[str, str] = Field({}, description="Names of files that can't be told by their names, by parameter")
     options: dict[str, bool | int | float | str] = Field({}, description="What else that constructor takes")
 
@@ -51,12 +61,21 @@ class SherpaFamily(Family):
 
     def info(self, spec: ModelSpec) -> ModelInfo:
         """See `Family`."""
+        settings = spec.settings
+        max_batch = settings.max_batch or (_STREAMING_BATCH if settings.streaming else 1)
         # Most kinds tell none, and which do shows only in their results.
-        return ModelInfo(spec.name, spec.settings.languages or (), spec.settings.max_batch or 1, has_logprobs=False)
+        return ModelInfo(spec.name, settings.languages or (), max_batch, has_logprobs=False)
 
     def load(self, spec: ModelSpec, threads: int) -> Engine:
         """See `Family`."""
-        return RollingEngine(SherpaModel(spec.name, spec.settings, threads))
+        settings = spec.settings
+        if not settings.streaming:
+            return RollingEngine(SherpaModel(spec.name, settings, threads))
+        hotwords = _hotwords(spec.name, settings)
+        recognizer = _recognizer(spec.name, settings, threads)
+        is_greedy = settings.options.get("decoding_method", "greedy_search") == "greedy_search"
+        may_revise = not is_greedy or not _REVISING.isdisjoint(settings.options)
+        return StreamingEngine(spec.name, recognizer, hotwords, _only_language(settings), may_revise=may_revise)
 
 
 class SherpaModel:
@@ -64,23 +83,9 @@ class SherpaModel:
 
     def __init__(self, name: str, settings: SherpaSettings, threads: int) -> None:
         """Raises EngineError: sherpa-onnx is not installed, has no such kind, or can't load the files."""
-        try:
-            from sherpa_onnx import OfflineRecognizer
-        except ImportError as error:
-            raise EngineError(f"The model {name} needs sherpa-onnx: install auricle[sherpa].") from error
         self._name = name
-        self._languages = settings.languages or ()
-        make = getattr(OfflineRecognizer, f"from_{settings.kind}", None)
-        if make is None:
-            kinds = [entry.removeprefix("from_") for entry in dir(OfflineRecognizer) if entry.startswith("from_")]
-            raise EngineError(f"The model {name}: sherpa-onnx has no kind {settings.kind!r}, but {', '.join(kinds)}.")
-        parameters = inspect.signature(make).parameters.values()
-        needed = [parameter.name for parameter in parameters if parameter.default is inspect.Parameter.empty]
-        files = {parameter: str(_file(name, settings, parameter)) for parameter in needed}
-        try:
-            self._recognizer: Any = make(**files, **({"num_threads": threads} | settings.options))
-        except (RuntimeError, TypeError, ValueError) as error:
-            raise EngineError(f"The model {name} can't be loaded from {settings.path}: {error}") from error
+        self._only_language = _only_language(settings)
+        self._recognizer = _recognizer(name, settings, threads)
 
     def transcribe(self, utterances: Sequence[Utterance]) -> list[Transcript]:
         """See `OfflineModel`. Of the options it takes none: those of these models are set when they are loaded."""
@@ -100,8 +105,7 @@ class SherpaModel:
 
     def _transcript(self, result: Any) -> Transcript:
         """Tokens with their probabilities where the model tells both, else words."""
-        only = self._languages[0] if len(self._languages) == 1 else None
-        language = result.lang.strip("<|>") or only
+        language = result.lang.strip("<|>") or self._only_language
         try:
             text = result.text
         except UnicodeDecodeError:  # it breaks off amid a letter: no speech, or none of a language that it knows
@@ -116,6 +120,54 @@ class SherpaModel:
         if len(logprobs) != len(texts):
             logprobs = [_UNKNOWN_LOGPROB] * len(texts)
         return Transcript(tuple(Token(text, value) for text, value in zip(texts, logprobs, strict=True)), language)
+
+
+def _only_language(settings: SherpaSettings) -> str | None:
+    """The language of a model that knows one."""
+    return settings.languages[0] if settings.languages and len(settings.languages) == 1 else None
+
+
+def _recognizer(name: str, settings: SherpaSettings, threads: int) -> Any:
+    """The library's recogniser. Raises EngineError: it is not installed, has no such kind, or can't load the files."""
+    try:
+        from sherpa_onnx import OfflineRecognizer, OnlineRecognizer
+    except ImportError as error:
+        raise EngineError(f"The model {name} needs sherpa-onnx: install auricle[sherpa].") from error
+    recognizer = OnlineRecognizer if settings.streaming else OfflineRecognizer
+    make = getattr(recognizer, f"from_{settings.kind}", None)
+    if make is None:
+        kinds = ", ".join(entry.removeprefix("from_") for entry in dir(recognizer) if entry.startswith("from_"))
+        what = "streaming kind" if settings.streaming else "kind"
+        raise EngineError(f"The model {name}: sherpa-onnx has no {what} {settings.kind!r}, but {kinds}.")
+    parameters = inspect.signature(make).parameters
+    needed = [entry.name for entry in parameters.values() if entry.default is inspect.Parameter.empty]
+    files = {
+        parameter: str(_file(name, settings, parameter)) for parameter in dict.fromkeys([*needed, *settings.files])
+    }
+    defaults: dict[str, Any] = {"num_threads": threads}
+    if "temperature_scale" in parameters:
+        defaults["temperature_scale"] = 1.0  # the probabilities that it has, and not flatter ones
+    try:
+        return make(**files, **(defaults | settings.options))
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise EngineError(f"The model {name} can't be loaded from {settings.path}: {error}") from error
+
+
+def _hotwords(name: str, settings: SherpaSettings) -> Hotwords | None:
+    """What brings keywords to a streaming model, if it can take any. Raises EngineError: the settings don't fit."""
+    unit = settings.options.get("modeling_unit")
+    if settings.kind != "transducer" or unit is None:
+        return None
+    problem = None
+    if settings.options.get("decoding_method") != "modified_beam_search":
+        problem = '`modeling_unit` is for keywords, and those need `decoding_method = "modified_beam_search"`'
+    elif unit not in _UNITS:  # sherpa-onnx would end the process
+        problem = f"its `modeling_unit` is one of {', '.join(_UNITS)}, not {unit!r}"
+    elif "bpe" in str(unit) and not {"bpe_vocab"} & {*settings.files, *settings.options}:
+        problem = f"keywords in {unit!r} need its `bpe_vocab`: the file's name in `files`, or its path in `options`"
+    if problem:
+        raise EngineError(f"The model {name} can't be loaded: {problem}.")
+    return Hotwords(_file(name, settings, "tokens"))
 
 
 def _file(name: str, settings: SherpaSettings, parameter: str) -> Path:

@@ -110,3 +110,6 @@ class Hypothesis:
     """Tokens after the committed ones that may still change; empty when the job was final."""
     language: str | None = None
     """What is spoken, ISO 639-1, where the engine has found that out."""
+    is_streaming: bool = False
+    """Whether the engine goes on where it left off: looking again costs only what is new, what was said before is of no
+    use to it, and what it hears last it tells only in a final job."""
