@@ -71,6 +71,8 @@ class Watched:
 
     def decode_streams(self, streams: list[WatchedStream]) -> None:
         if self.fails:
+            for stream in streams:  # as the library does: what they had is gone
+                stream.real = self.real.create_stream()
             raise RuntimeError("Out of order.")
         self.batches.append(len(streams))
         self.real.decode_streams([stream.real for stream in streams])

@@ -122,7 +122,6 @@ class ItemDecoding:
     def forget_guesses(self) -> None:
         """Decode anew what is not settled: under other settings."""
         self._decoded_end = self._asked = self._context = None
-        self._is_streaming = False
 
     def forget_context(self) -> None:
         """What was said before is not to be heard any more."""
