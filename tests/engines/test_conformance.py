@@ -19,7 +19,7 @@ FIRST, SECOND = two_cities()[: 5 * SAMPLE_RATE], two_cities()[20 * SAMPLE_RATE :
 """Two stretches of speech with different texts for the embedded model. The small Whisper says the same to both."""
 LOUD = np.clip(FIRST * 30, -1, 1)
 
-NAMES = ("moonshine/tiny-en", "sherpa/moonshine", "sherpa/tiny", "whisper/mini")
+NAMES = ("moonshine/tiny-en", "sherpa/moonshine", "sherpa/tiny", "upstream/moonshine/tiny-en", "whisper/mini")
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -39,6 +39,9 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         "sherpa/moonshine": sherpa | {"kind": "moonshine_v2"},
         "sherpa/tiny": sherpa | {"kind": "transducer", "streaming": True},
     }
+    if request.param.startswith("upstream/"):
+        server = request.getfixturevalue("server")
+        models[request.param] = {"base_url": server.base_url, "logprobs": True, "languages": ["en"]}
     return load_engine(catalog(Settings(models=models)).spec(request.param), 1)
 
 

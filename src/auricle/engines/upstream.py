@@ -9,6 +9,7 @@ import io
 import random
 import time
 import wave
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -82,12 +83,15 @@ class UpstreamModel:
         self._name = name
         self._model = settings.model or service_name
         self._settings = settings
+        languages = settings.languages or ()
+        self._only_language = languages[0] if len(languages) == 1 else None
         self._url = str(settings.base_url).rstrip("/") + "/audio/transcriptions"
         key = settings.api_key
         self._client = httpx2.Client(
             headers={"Authorization": f"Bearer {key.get_secret_value()}"} if key else {},
             limits=httpx2.Limits(max_connections=calls),
         )
+        weakref.finalize(self, self._client.close)
         self._threads = ThreadPoolExecutor(calls, thread_name_prefix="upstream")
 
     def transcribe(self, utterances: Sequence[Utterance]) -> list[Transcript | EngineError]:
@@ -101,8 +105,8 @@ class UpstreamModel:
             answer = self._ask(_wav(utterance.samples), self._fields(utterance.options))
         except EngineError as error:
             return error
-        language = without_region(utterance.options.language) if utterance.options.language else None
-        return Transcript(_tokens(answer), language)
+        language = utterance.options.language or self._only_language
+        return Transcript(_tokens(answer), without_region(language) if language else None)
 
     def _fields(self, options: Transcription) -> dict[str, str]:
         fields = {"model": self._model, "response_format": "json"}
