@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -289,8 +290,35 @@ def test_probabilities_are_the_models_own(engine: StreamingEngine) -> None:
 def test_tokens_are_text_whatever_alphabet_a_model_has(
     tokens: list[str], text: str, logprobs: list[float], expected: list
 ) -> None:
-    found = _tokens(SimpleNamespace(tokens=tokens, text=text, ys_probs=logprobs))
+    times = [0.04 * number for number in range(len(tokens))]
+    found = _tokens(SimpleNamespace(tokens=tokens, text=text, ys_probs=logprobs, timestamps=times), 16_000)
     assert [(token.text, token.logprob) for token in found] == expected
+
+
+def test_tokens_have_their_times(engine: StreamingEngine) -> None:
+    """From the beginning of the stretch, whenever they are told; a pause belongs to no word."""
+    pause_s = 1.28
+    speech = Speech(np.concatenate([sounds("low", "high"), tone(pause_s, LOW_HZ, 0.0), sounds("low")]))
+    found = []
+    for seconds in [*speech.steps, None]:
+        (hypothesis,) = engine.decode([speech.job(seconds)])
+        speech.take(hypothesis)
+        assert isinstance(hypothesis, Hypothesis)
+        found += hypothesis.committed
+    assert [token.text for token in found[::2]] == [" one", " two", " three"]
+    for token, middle_s in zip(found[::2], (0.5 * WORD_S, 1.5 * WORD_S, 2.5 * WORD_S + pause_s), strict=True):
+        assert token.span is not None
+        assert token.span[0] / SAMPLE_RATE == pytest.approx(middle_s, abs=1.5 * FRAME_S)
+    spans = [token.span for token in found]
+    assert all(begin <= end for begin, end in spans)
+    assert all(one[1] <= other[0] for one, other in itertools.pairwise(spans))
+    assert spans[3][1] < (2 * WORD_S + 0.2) * SAMPLE_RATE
+    assert spans[-1][1] <= speech.samples.size
+
+
+def test_letters_of_a_text_that_was_changed_have_no_times() -> None:
+    result = SimpleNamespace(tokens=[" twenty"], text="20", ys_probs=[-0.1], timestamps=[0.0])
+    assert [token.span for token in _tokens(result, 16_000)] == [None, None]
 
 
 def test_a_language_that_is_the_only_one_is_told(folder: Path) -> None:

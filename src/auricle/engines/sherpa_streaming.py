@@ -31,6 +31,8 @@ STOOD_S: Mapping[str, float] = {"minimal": 0.3, "low": 0.6, "medium": 1.0, "high
 _LAG_S = 0.3
 """How long after a sound such models may tell it, beyond the audio that they want to hear ahead."""
 _LONGEST_CHUNK_S = 10.0
+_TOKEN_S = 0.2
+"""The longest that a token is taken to last: the library tells when it begins, and the next one may come much later."""
 _UNKNOWN_LOGPROB = -0.5
 """For a token whose probability the model doesn't tell: in doubt enough to wait for, not to be dropped."""
 
@@ -101,7 +103,7 @@ class StreamingEngine:
                 self._streams.pop((job.stream_id, job.piece), None)
             raise
         for stream in streams:
-            stream.take(_tokens(self._recognizer.get_result_all(stream.online)))
+            stream.take(_tokens(self._recognizer.get_result_all(stream.online), stream.fed))
         hypotheses: list[Hypothesis | EngineError] = [self._answer(job) for job in jobs]
         while len(self._streams) > MAX_STREAMS:
             self._streams.popitem(last=False)
@@ -165,14 +167,25 @@ class StreamingEngine:
         return fed
 
 
-def _tokens(result: Any) -> list[Token]:
-    """Tokens with their probabilities where the model tells both, else the letters of the text."""
-    texts, logprobs = _spelled(result.tokens), list(result.ys_probs)
+def _tokens(result: Any, size: int) -> list[Token]:
+    """Tokens with their probabilities and times where the model tells them all, else the letters of the text.
+
+    `size` is how many samples of speech there are.
+    """
+    texts, logprobs, begins_s = _spelled(result.tokens), list(result.ys_probs), list(result.timestamps)
     if "".join(texts).strip() != result.text.strip():  # an alphabet of its own, or rules have changed the text
-        texts, logprobs = re.findall(r"\s*\S", result.text), []
+        texts, logprobs, begins_s = re.findall(r"\s*\S", result.text), [], []
     if len(logprobs) != len(texts):
         logprobs = [_UNKNOWN_LOGPROB] * len(texts)
-    return [Token(text, value) for text, value in zip(texts, logprobs, strict=True)]
+    spans = _spans(begins_s, size) if len(begins_s) == len(texts) else [None] * len(texts)
+    return [Token(text, value, span=span) for text, value, span in zip(texts, logprobs, spans, strict=True)]
+
+
+def _spans(begins_s: Sequence[float], size: int) -> list[tuple[int, int] | None]:
+    """From where to where tokens were said that begin at these times: up to the next one, but not for long."""
+    begins = [min(round(begin_s * SAMPLE_RATE), size) for begin_s in begins_s]
+    longest = int(_TOKEN_S * SAMPLE_RATE)
+    return [(begin, min(begin + longest, after)) for begin, after in zip(begins, [*begins, size][1:], strict=True)]
 
 
 def _spelled(tokens: Sequence[str]) -> list[str]:
