@@ -19,7 +19,14 @@ FIRST, SECOND = two_cities()[: 5 * SAMPLE_RATE], two_cities()[20 * SAMPLE_RATE :
 """Two stretches of speech with different texts for the embedded model. The small Whisper says the same to both."""
 LOUD = np.clip(FIRST * 30, -1, 1)
 
-NAMES = ("moonshine/tiny-en", "sherpa/moonshine", "sherpa/tiny", "upstream/moonshine/tiny-en", "whisper/mini")
+NAMES = (
+    "moonshine/tiny-en",
+    "sherpa/moonshine",
+    "sherpa/tiny",
+    "sherpa/tiny-nemo",
+    "upstream/moonshine/tiny-en",
+    "whisper/mini",
+)
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -31,6 +38,8 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         sherpa_moonshine(folder)
     if request.param == "sherpa/tiny":
         tiny_transducer.build(folder)
+    if request.param == "sherpa/tiny-nemo":
+        tiny_transducer.build_nemo(folder)
     if request.param.startswith("sherpa/"):
         pytest.importorskip("sherpa_onnx")
     sherpa = {"path": str(folder), "languages": ["en"]}
@@ -38,6 +47,7 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         "whisper/mini": {"path": str(folder), "device": "cpu"},
         "sherpa/moonshine": sherpa | {"kind": "moonshine_v2"},
         "sherpa/tiny": sherpa | {"kind": "transducer", "streaming": True},
+        "sherpa/tiny-nemo": sherpa | {"kind": "transducer", "streaming": True},
     }
     if request.param.startswith("upstream/"):
         server = request.getfixturevalue("server")

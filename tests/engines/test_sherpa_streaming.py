@@ -32,6 +32,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_transducer.build(tmp_path_factory.mktemp("models") / "tiny")
 
 
+@pytest.fixture(scope="module")
+def nemo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_transducer.build_nemo(tmp_path_factory.mktemp("models") / "nemo")
+
+
+@pytest.fixture(scope="module")
+def nemo(nemo_folder: Path) -> StreamingEngine:
+    loaded = load_engine(spec(nemo_folder), 1)
+    assert isinstance(loaded, StreamingEngine)
+    return loaded
+
+
 def spec(folder: Path, **values: Any) -> ModelSpec:
     model = {"path": str(folder), "kind": "transducer", "streaming": True} | values
     return catalog(Settings(models={"sherpa/tiny": model})).spec("sherpa/tiny")
@@ -211,6 +223,34 @@ def test_the_last_word_is_told_at_the_end(engine: StreamingEngine) -> None:
         assert text == words("low", "high", "low")
 
 
+# Models of NeMo's form
+
+
+def test_nemos_models_stream_together_too(nemo: StreamingEngine) -> None:
+    texts = [MIXED, ("low",) * len(MIXED), MIXED[::-1]]
+    speeches = [Speech(sounds(*names), f"item_{number}") for number, names in enumerate(texts)]
+    assert run(nemo, *speeches) == [words(*names) for names in texts]
+    assert all(speech.told[len(speech.told) // 2] or speech.told[len(speech.told) // 2 - 1] for speech in speeches)
+    assert not nemo._streams
+
+
+def test_nemos_models_lose_nothing_with_their_state(nemo: StreamingEngine) -> None:
+    speech = Speech(sounds(*MIXED))
+    for seconds in speech.steps:
+        speech.take(nemo.decode([speech.job(seconds)])[0])
+        nemo._streams.clear()
+    speech.take(nemo.decode([speech.job()])[0])
+    assert speech.settled == words(*MIXED)
+
+
+def test_each_stream_has_a_language_of_its_own(nemo: StreamingEngine) -> None:
+    """The model takes low for high in German."""
+    languages = [None, "de", "en", "de-DE"]
+    speeches = [Speech(sounds(*MIXED), f"item_{language}", language=language) for language in languages]
+    swapped = words(*("high" if name == "low" else "low" for name in MIXED))
+    assert run(nemo, *speeches) == [words(*MIXED), swapped, words(*MIXED), swapped]
+
+
 # What is kept is a cache
 
 
@@ -347,6 +387,14 @@ def test_keywords_decide_where_the_sound_leaves_it_open(beam: StreamingEngine) -
     audio = between(5 * WORD_S, lowness=1)
     assert run(beam, Speech(audio)) == [words("low", "low", "low", "low", "low")]
     assert run(beam, Speech(audio, **KEYWORDS)) == [words("high", "low", "low", "high", "low")]
+
+
+def test_nemos_models_take_keywords_too(nemo_folder: Path) -> None:
+    engine = load_engine(spec(nemo_folder, options=BEAM, files={"bpe_vocab": "bpe.vocab"}), 1)
+    assert isinstance(engine, StreamingEngine)
+    audio = between(5 * WORD_S, lowness=1)
+    assert run(engine, Speech(audio)) == [words("low", "low", "low", "low", "low")]
+    assert run(engine, Speech(audio, **KEYWORDS)) == [words("high", "low", "low", "high", "low")]
 
 
 def test_keywords_change_nothing_that_is_clear(beam: StreamingEngine) -> None:

@@ -34,13 +34,15 @@ from auricle.audio.formats import SAMPLE_RATE, Samples
 
 pytest.importorskip("sherpa_onnx")
 
-TINY = "sherpa/tiny"
+TINY, WITH_KEYWORDS = "sherpa/tiny", "sherpa/keywords"
 
 
 @pytest.fixture(scope="module")
 def tiny_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     folder = tiny_transducer.build(tmp_path_factory.mktemp("models") / "tiny")
-    models = {TINY: {"path": str(folder), "kind": "transducer", "streaming": True, "languages": ["en"]}}
+    tiny = {"path": str(folder), "kind": "transducer", "streaming": True, "languages": ["en"]}
+    search = {"decoding_method": "modified_beam_search", "modeling_unit": "bpe", "hotwords_score": 10.0}
+    models = {TINY: tiny, WITH_KEYWORDS: tiny | {"options": search, "files": {"bpe_vocab": "bpe.vocab"}}}
     running = start_server(AURICLE_MODEL=TINY, AURICLE_MODELS=json.dumps(models))
     yield running
     running.stop()
@@ -66,9 +68,9 @@ def say(wire: Wire, samples: Samples, chunk_s: float = 0.1) -> None:
         wire.append(samples[start : start + size])
 
 
-def transcript(server: RunningServer, samples: Samples) -> str:
+def transcript(server: RunningServer, samples: Samples, model: str = TINY, **options: object) -> str:
     with open_wire(server.socket_url) as wire:
-        wire.update(transcription={"model": TINY}, turn_detection=VAD)
+        wire.update(transcription={"model": model, **options}, turn_detection=VAD)
         say(wire, samples)
         say(wire, silence(1))
         return str(wire.until(COMPLETED)[-1]["transcript"])
@@ -120,15 +122,27 @@ def test_sessions_at_once_have_the_text_that_each_has_alone(tiny_server: Running
     assert together == alone
 
 
+def test_keywords_are_preferred(tiny_server: RunningServer) -> None:
+    plain = transcript(tiny_server, best_of_times(), WITH_KEYWORDS)
+    assert is_unbroken(plain)
+    word = plain.split()[2]
+    number, sound = word.split("-")
+    keyword = f"{number}-{'high' if sound == 'low' else 'low'}"
+    found = transcript(tiny_server, best_of_times(), WITH_KEYWORDS, keywords=[keyword.upper(), "nonsense"])
+    assert found.split()[2] == keyword
+    assert is_unbroken(found)
+
+
 def kill_worker(server: RunningServer) -> None:
     workers = []
     for child in psutil.Process(server.process.pid).children():
         with suppress(psutil.Error):  # one that has just ended has no command line
             if "--multiprocessing-fork" in child.cmdline():
                 workers.append(child)
-    (worker,) = workers
-    worker.kill()
-    worker.wait(10)
+    for worker in workers:
+        worker.kill()
+        worker.wait(10)
+    assert workers
 
 
 def test_a_worker_that_dies_amid_speech_costs_no_word(tiny_server: RunningServer) -> None:
