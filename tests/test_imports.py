@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "session": {"session", "protocol", "audio", "errors"},
     # An engine's file. The interface and the registry have entries of their own.
     "engines": {"engines", "audio", "protocol.config", "protocol.languages"},
-    "engines.base": {"audio", "errors", "protocol.config", "session.jobs"},
+    "engines.base": {"audio", "errors", "protocol.config", "session.jobs", "session.words"},
     "engines.registry": {"engines", "protocol.config", "settings"},
     # A transport moves text; it knows neither the session nor the connection that uses it.
     "transports": {"transports", "audio", "errors", "protocol"},

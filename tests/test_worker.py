@@ -19,14 +19,14 @@ import numpy as np
 import psutil
 import pytest
 from clips import two_cities
-from fakes import LengthEngine
+from fakes import OPTIONS, LengthEngine
 
-from auricle.engines.base import Decode, EngineError, Hypothesis
+from auricle.engines.base import Align, Alignment, Decode, EngineError, Hypothesis
 from auricle.engines.registry import catalog
 from auricle.protocol.config import Transcription
 from auricle.session.jobs import Job
 from auricle.settings import DEFAULT_MODEL, Settings
-from auricle.worker import Worker, WorkerSpec
+from auricle.worker import Worker, WorkerSpec, _decode_batch
 
 MODEL = catalog(Settings()).spec(DEFAULT_MODEL)
 
@@ -127,6 +127,25 @@ def test_a_process_that_does_not_get_ready_is_an_error() -> None:
     with pytest.raises(EngineError, match=r"did not start: no answer within 0\.01 s"):
         worker.start()
     assert worker.pid is None
+
+
+def test_texts_and_times_are_found_in_one_batch(warm_worker: Worker) -> None:
+    decode = job("a")
+    (found,) = warm_worker.decode([decode])
+    assert isinstance(found, Hypothesis)
+    align = Align("a", decode.options, decode.samples, found.committed)
+    one, text, other = warm_worker.decode([align, job("b"), align])
+    assert isinstance(one, Alignment)
+    assert one == other
+    assert len(one.spans) == len(found.committed)
+    assert "best of times" in text_of(text)
+
+
+def test_an_engine_that_cannot_tell_times_fails_those_jobs_alone() -> None:
+    jobs = [job("a"), Align("a", OPTIONS, np.zeros(1_600, np.float32), ()), job("b")]
+    one, times, other = _decode_batch(LengthEngine(), jobs)
+    assert isinstance(times, EngineError)
+    assert text_of(one) == text_of(other) == "48000 samples"
 
 
 def test_a_failure_inside_the_engine_is_that_of_its_batch(warm_worker: Worker) -> None:

@@ -9,7 +9,7 @@ from auricle.audio.formats import SAMPLE_RATE, WINDOW_SAMPLES
 from auricle.protocol.config import ServerVad, Transcription
 from auricle.session.context import RecentSpeech
 from auricle.session.decoding import ItemDecoding
-from auricle.session.jobs import Decode, Hypothesis, Token
+from auricle.session.jobs import Align, Decode, Hypothesis, Token
 from auricle.session.turns import TurnRule
 
 AUDIO = np.random.default_rng(0).normal(0, 0.1, 120 * SAMPLE_RATE).astype(np.float32)
@@ -26,7 +26,9 @@ class Utterance:
         self.decoding = ItemDecoding(0, rule, lambda start, end: AUDIO[start:end], RecentSpeech(), is_live=is_live)
         self.windows = 0
         self.jobs: list[Decode] = []
-        """All jobs so far; the last one is out unless it was answered."""
+        """All decodings so far; the last one is out unless it was answered."""
+        self.alignments: list[Align] = []
+        """All jobs so far that ask when words were said."""
         self.deltas: list[str] = []
 
     def say(self, windows: int, probability: float = 0.9) -> list[Decode]:
@@ -42,11 +44,13 @@ class Utterance:
         return self.say(windows, 0.0)
 
     def advance(self, told: list[Token]) -> list[Decode]:
-        settled, job = self.decoding.advance("item_1", self.options)
+        settled, jobs = self.decoding.advance("item_1", self.options)
         if delta := "".join(token.text for token in [*told, *settled]):
             self.deltas.append(delta)
-        self.jobs += [job] if job else []
-        return [job] if job else []
+        decodings = [job for job in jobs if isinstance(job, Decode)]
+        self.jobs += decodings
+        self.alignments += [job for job in jobs if isinstance(job, Align)]
+        return decodings
 
     def answer(self, hypothesis: Hypothesis) -> list[Decode]:
         """The engine answers the job that is out."""

@@ -57,6 +57,7 @@ FIRST_WORDS = (
 BEST_OF_TIMES = "It was the best of times, it was the worst of times."
 """What is said in `best_of_times()`."""
 LOGPROBS = "item.input_audio_transcription.logprobs"
+WORDS = "item.input_audio_transcription.words"
 MODEL = {"model": "gpt-4o-transcribe"}
 VAD = {"type": "server_vad", "threshold": 0.5, "prefix_padding_ms": 300, "silence_duration_ms": 500}
 LIVE_VAD = VAD | {"silence_duration_ms": 200}
@@ -111,6 +112,8 @@ SDK_LACKS: dict[str, str] = {
     "beta session.input_audio_transcription.keywords": "in GA's type",
     "beta session.input_audio_transcription.delay": "in GA's type",
     "beta session.turn_detection.eagerness": "a field of semantic_vad in the request type",
+    "ga.words": "an extension",
+    "beta.words": "an extension",
 }
 """Keys that we send and the SDK's types don't declare, and why they are right all the same."""
 
@@ -135,7 +138,7 @@ _KEYS: dict[str, set[str]] = {
     "error": {"error"},
 }
 """The keys of each event in the reference, section 5."""
-_OPTIONAL_KEYS: dict[str, set[str]] = {DELTA: {"logprobs"}, COMPLETED: {"logprobs"}}
+_OPTIONAL_KEYS: dict[str, set[str]] = {DELTA: {"logprobs"}, COMPLETED: {"logprobs", "words"}}
 _ONLY_IN: dict[DialectName, set[str]] = {
     "ga": {"session.created", "session.updated", ADDED, DONE},
     "beta": {"transcription_session.created", "transcription_session.updated", ITEM_CREATED},
@@ -196,7 +199,7 @@ def check_session(session: Event, dialect: DialectName) -> None:
         assert set(session["audio"]) == {"input"}
         assert set(session["audio"]["input"]) == GA_INPUT_KEYS
         assert session["type"] == "transcription"
-        response = _without_other_rates(session)
+        response = _without_extensions(session)
         model = RealtimeTranscriptionSessionCreateResponse.model_validate(response, strict=True)
         _refuse_unknown_keys(model, "ga session")
     else:
@@ -215,16 +218,18 @@ def _check_item(item: Event, dialect: DialectName) -> None:
 
 def _check_by_sdk(event: Event, dialect: DialectName) -> None:
     if "session" in event and dialect == "ga":
-        event = event | {"session": _without_other_rates(event["session"])}
+        event = event | {"session": _without_extensions(event["session"])}
     elif "session" in event:
         event = _as_beta_sdk_has_it(event)
     model = _EVENT_TYPES[dialect][event["type"]].model_validate(event, strict=True)
     _refuse_unknown_keys(model, dialect)
 
 
-def _without_other_rates(session: Event) -> Event:
-    """OpenAI's PCM has 24 kHz and nothing else. We also take other rates, and then echo what was set."""
+def _without_extensions(session: Event) -> Event:
+    """OpenAI's PCM has 24 kHz and nothing else, and words have no times. We take more, and then echo what was set."""
     session = copy.deepcopy(session)
+    if session["include"] is not None:
+        session["include"] = [entry for entry in session["include"] if entry != WORDS]
     if session["audio"]["input"]["format"]["type"] == "audio/pcm":
         assert 8_000 <= session["audio"]["input"]["format"]["rate"] <= 48_000
         session["audio"]["input"]["format"]["rate"] = 24_000

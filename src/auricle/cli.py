@@ -163,6 +163,7 @@ def transcribe(
         Path | None, typer.Option(help="Folder for a file of text each. Those that are there are not made again.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Make them again.")] = False,
+    words: Annotated[bool, typer.Option("--words", help="With --format json: when each word was said.")] = False,
     jobs: Annotated[int | None, typer.Option(min=1, help="Recordings at a time. [default: one for each core]")] = None,
     model: Annotated[str | None, typer.Option(help="Model to use.")] = None,
     language: Annotated[str | None, typer.Option(help="Language that is spoken, ISO 639-1.")] = None,
@@ -199,7 +200,7 @@ def transcribe(
             raise ValueError("--output and --format are not for --realtime: a stream has no times of segments.")
         _through_server([Path(source.name) for source in sources], realtime, api_key, options)
         return
-    if not _in_processes(sources, format, output, options, jobs, overwrite=overwrite):
+    if not _in_processes(sources, format, output, options, jobs, overwrite=overwrite, words=words):
         raise typer.Exit(1)
 
 
@@ -211,17 +212,24 @@ def _in_processes(
     jobs: int | None,
     *,
     overwrite: bool,
+    words: bool,
 ) -> bool:
     """Transcribe recordings in processes of this machine. Returns whether none failed."""
     from auricle.recordings import Recording, RecordingLimits, RecordingTranscriber
     from auricle.transcribe import DEFAULT_TURN_DETECTION
     from auricle.transcribe_command import FORMATS, Texts, transcribe_all
+    from auricle.transcript_formats import SUBTITLES
 
     if format not in FORMATS:
         raise ValueError(f"There is no format '{format}', only {', '.join(FORMATS)}.")
+    if words and format != "json":
+        raise ValueError("--words is for --format json.")
     settings, models = _local_models(options.model)
     options = models.directory.resolve(options, "transcription")
-    texts = Texts(format, output, options.language)
+    if words:
+        models.directory.check_word_times(options.model, "--words")
+    with_words = words or (format in SUBTITLES and models.directory.has_word_times(options.model))
+    texts = Texts(format, output, options.language, words)
     if not overwrite:
         todo = [source for source in sources if not ((path := texts.path(source)) and path.exists())]
         if done := len(sources) - len(todo):
@@ -233,7 +241,7 @@ def _in_processes(
         limits = RecordingLimits(jobs, len(sources), math.inf)
         transcriber = RecordingTranscriber(models, limits)
         try:
-            recording = Recording(options, DEFAULT_TURN_DETECTION)
+            recording = Recording(options, DEFAULT_TURN_DETECTION, with_words)
             return await transcribe_all(transcriber, sources, recording, texts, jobs, out, err)
         finally:
             transcriber.stop()

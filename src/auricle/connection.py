@@ -15,7 +15,7 @@ from auricle.errors import ClientError, EngineError, Unavailable
 from auricle.protocol.dialect import Dialect
 from auricle.protocol.events import Append, ErrorEvent
 from auricle.scheduler import BatchScheduler
-from auricle.session.jobs import Decode, DetectSpeech, Job, JudgeTurn
+from auricle.session.jobs import Align, Decode, DetectSpeech, Job, JudgeTurn
 from auricle.session.session import Output, Session
 from auricle.transports.base import Transport, TransportClosed
 from auricle.transports.outbox import Outbox
@@ -243,6 +243,10 @@ class Connection:
                     async with self._final_decoding if job.is_final else nullcontext():
                         hypothesis = await self._scheduler.run(job)
                     outputs = self._session.receive_hypothesis(job.stream_id, hypothesis)
+                case Align():
+                    async with self._final_decoding:
+                        alignment = await self._scheduler.run(job)
+                    outputs = self._session.receive_alignment(job, alignment)
         except EngineError as error:
             logger.warning("A job of session %s failed: %s", self._session.id, error)
             outputs = self._session.receive_failure(job, error)

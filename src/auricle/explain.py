@@ -17,7 +17,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from auricle.audio.formats import SAMPLE_RATE, WINDOW_SAMPLES, Samples
-from auricle.engines.base import Decode, DetectSpeech, Engine, EngineError, JudgeTurn, SpeechDetector, TurnJudge
+from auricle.engines.base import (
+    Align,
+    Decode,
+    DetectSpeech,
+    Engine,
+    EngineError,
+    JudgeTurn,
+    SpeechDetector,
+    TurnJudge,
+    aligned,
+)
 from auricle.errors import AuricleError
 from auricle.ids import new_id
 from auricle.protocol.config import ServerVad, SessionConfig
@@ -195,6 +205,11 @@ class _Player:
                     if isinstance(hypothesis, EngineError):
                         raise hypothesis
                     self._perform(self._session.receive_hypothesis(output.stream_id, hypothesis))
+                case Align():
+                    (alignment,) = aligned(self._engine, [output])
+                    if isinstance(alignment, EngineError):
+                        raise alignment
+                    self._perform(self._session.receive_alignment(output, alignment))
                 case _:
                     self.story.events.append((self._now_s, output))
 

@@ -62,6 +62,8 @@ class Recording:
     options: Transcription
     turn_detection: ServerVad
     """Where it is cut into segments."""
+    with_words: bool = False
+    """Whether it is to be found out when each word was said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +257,14 @@ def _serve(pipe: Pipe, models: Catalog, max_recording_s: float) -> None:
                 try:
                     engine = _engine(models.spec(recording.options.model), engines)
                     pipe.send(Loaded())
-                    for segment in transcribe(blocks, recording.options, detector, engine, recording.turn_detection):
+                    for segment in transcribe(
+                        blocks,
+                        recording.options,
+                        detector,
+                        engine,
+                        recording.turn_detection,
+                        with_words=recording.with_words,
+                    ):
                         pipe.send(segment)
                 except (ClientError, EngineError) as error:
                     pipe.send(error)

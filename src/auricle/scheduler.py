@@ -12,8 +12,8 @@ from typing import Any, Generic, TypeVar, overload
 
 from auricle.engines.base import EngineError, ModelInfo, SpeechDetector, TurnJudge
 from auricle.protocol.config import ModelDirectory
-from auricle.session.jobs import Decode, DetectSpeech, Hypothesis, Job, JudgeTurn, Speech, Stage
-from auricle.worker import Worker
+from auricle.session.jobs import Align, Alignment, Decode, DetectSpeech, Hypothesis, Job, JudgeTurn, Speech, Stage
+from auricle.worker import TextJob, TextResult, Worker
 
 J = TypeVar("J")
 R = TypeVar("R")
@@ -158,17 +158,17 @@ class BatchScheduler:
         )
         self._decodings = {model.name: self._decoding_lane(model, clock) for model in models.models}
 
-    def _decoding_lane(self, model: ModelInfo, clock: Clock) -> Lane[Decode, Hypothesis]:
+    def _decoding_lane(self, model: ModelInfo, clock: Clock) -> Lane[TextJob, TextResult]:
         worker = self._workers[model.name]
 
-        async def decode(jobs: list[Decode]) -> Sequence[Hypothesis | EngineError]:
+        async def decode(jobs: list[TextJob]) -> Sequence[TextResult | EngineError]:
             return await self._in_thread(model.name, worker.decode, jobs)
 
         return Lane(
             decode,
             max_batch=model.max_batch,
-            rank=lambda job: job.stage,
-            may_wait=lambda job: job.stage is not Stage.FINAL,
+            rank=_stage,
+            may_wait=lambda job: _stage(job) is not Stage.FINAL,
             # What piled up while a process was started or replaced is soon done, and no sign of too much to do.
             works_since=lambda: worker.works_since_s,
             clock=clock,
@@ -200,7 +200,9 @@ class BatchScheduler:
     async def run(self, job: JudgeTurn) -> float: ...
     @overload
     async def run(self, job: Decode) -> Hypothesis: ...
-    async def run(self, job: Job) -> Speech | float | Hypothesis:
+    @overload
+    async def run(self, job: Align) -> Alignment: ...
+    async def run(self, job: Job) -> Speech | float | TextResult:
         """Have a job executed together with others. Raises EngineError."""
         match job:
             case DetectSpeech(noise_reduction=None):
@@ -210,7 +212,7 @@ class BatchScheduler:
                 return Speech(*await asyncio.gather(*(lane.run(job) for lane in lanes)))
             case JudgeTurn():
                 return await self._judgements.run(job)
-            case Decode():
+            case Decode() | Align():
                 return await self._decodings[self._own_name(job.options.model)].run(job)
 
     @property
@@ -246,3 +248,8 @@ class BatchScheduler:
 
     async def _in_thread(self, name: str, function: Callable[..., R], *arguments: object) -> R:
         return await asyncio.get_running_loop().run_in_executor(self._threads[name], function, *arguments)
+
+
+def _stage(job: TextJob) -> Stage:
+    """How far the speech has come. Times of words are wanted of what has ended."""
+    return job.stage if isinstance(job, Decode) else Stage.FINAL

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from auricle.audio.formats import SAMPLE_RATE, WINDOW_SAMPLES, Samples
-from auricle.engines.base import Decode, DetectSpeech, Engine, EngineError, SpeechDetector
+from auricle.engines.base import (
+    Align,
+    Decode,
+    DetectSpeech,
+    Engine,
+    EngineError,
+    SpeechDetector,
+    aligned,
+)
 from auricle.ids import new_id
-from auricle.protocol.config import LOGPROBS, ServerVad, SessionConfig, Transcription
-from auricle.protocol.events import LogProb, TranscriptionDelta
+from auricle.protocol.config import LOGPROBS, WORDS, Include, ServerVad, SessionConfig, Transcription
+from auricle.protocol.events import LogProb, SpokenWord, TranscriptionCompleted, TranscriptionDelta
 from auricle.session.session import Output, Session, SessionLimits
 
 DEFAULT_TURN_DETECTION = ServerVad(silence_duration_ms=1000)
@@ -32,6 +40,8 @@ class Segment:
     """What the text was made of, each with its log-probability."""
     language: str | None = None
     """What is spoken, ISO 639-1, if the engine says so."""
+    words: tuple[SpokenWord, ...] | None = None
+    """When each of its words was said; None: that was not asked for."""
 
 
 def transcribe(
@@ -40,10 +50,16 @@ def transcribe(
     detector: SpeechDetector,
     engine: Engine,
     turn_detection: ServerVad = DEFAULT_TURN_DETECTION,
+    *,
+    with_words: bool = False,
 ) -> Iterator[Segment]:
-    """The segments of a recording, as its `blocks` (float32 mono, 16 kHz, any length) come in. Raises EngineError."""
+    """The segments of a recording, as its `blocks` (float32 mono, 16 kHz, any length) come in.
+
+    `with_words`: they tell when each word was said. Raises EngineError.
+    """
+    include: list[Include] = [LOGPROBS, WORDS] if with_words else [LOGPROBS]
     config = SessionConfig(
-        transcription=options, turn_detection=turn_detection, turn_detection_given=True, include=[LOGPROBS]
+        transcription=options, turn_detection=turn_detection, turn_detection_given=True, include=include
     )
     session = Session(new_id("sess"), 0, config, SessionLimits(), new_id, is_live=False)
     driver = _Driver(session, detector, engine, turn_detection.threshold)
@@ -74,6 +90,9 @@ class _Driver:
         """Up to where speech detection has come, in samples."""
         self._spoken: deque[int] = deque()
         """Where the windows with speech begin that are still to be decoded."""
+        self._with_words = WORDS in (session.config.include or ())
+        self._untimed: list[Segment] = []
+        """Segments of the turn whose words' times are still to come."""
 
     def perform(self, outputs: Sequence[Output]) -> Iterator[Segment]:
         """Carry out what the session returned and all that follows from it.
@@ -96,7 +115,19 @@ class _Driver:
                     for event in following:
                         if isinstance(event, TranscriptionDelta):
                             logprobs = tuple(event.logprobs or ())
-                            yield Segment(start_s, end_s, event.delta.strip(), logprobs, hypothesis.language)
+                            segment = Segment(start_s, end_s, event.delta.strip(), logprobs, hypothesis.language)
+                            if self._with_words:
+                                self._untimed.append(segment)
+                            else:
+                                yield segment
+                case Align():
+                    (alignment,) = aligned(self._engine, [output])
+                    if isinstance(alignment, EngineError):
+                        raise alignment
+                    waiting.extendleft(reversed(self._session.receive_alignment(output, alignment)))
+                case TranscriptionCompleted():
+                    yield from _with_words(self._untimed, output.words or ())
+                    self._untimed.clear()
 
     def _detect(self, job: DetectSpeech) -> list[float]:
         probabilities = self._detector.detect([job])[0]
@@ -116,3 +147,18 @@ class _Driver:
         if windows:
             start, end = max(windows[0], start), min(windows[-1] + WINDOW_SAMPLES, end)
         return start / SAMPLE_RATE, min(end, self.recorded) / SAMPLE_RATE
+
+
+def _with_words(segments: Sequence[Segment], words: Sequence[SpokenWord]) -> Iterator[Segment]:
+    """The segments of a turn with the words of it that are theirs: both have the same letters in the same order."""
+    rest = deque(words)
+    for segment in segments:
+        own, missing = list[SpokenWord](), _letters(segment.text)
+        while rest and missing > 0:
+            own.append(rest.popleft())
+            missing -= _letters(own[-1].word)
+        yield replace(segment, words=tuple(own))
+
+
+def _letters(text: str) -> int:
+    return len("".join(text.split()))

@@ -27,7 +27,7 @@ from auricle.audio.files import audio_duration_s
 from auricle.errors import AuricleError, ClientError
 from auricle.recordings import Recording, RecordingTranscriber
 from auricle.transcribe import Segment
-from auricle.transcript_formats import plain, srt, verbose_json, vtt
+from auricle.transcript_formats import BY_DEFAULT, Granularity, plain, srt, verbose_json, vtt
 
 R = TypeVar("R")
 
@@ -153,6 +153,8 @@ class Texts:
     """None: to standard output."""
     language: str | None
     """What was said to be spoken."""
+    with_words: bool = False
+    """Whether JSON has the words too."""
 
     def path(self, source: Source) -> Path | None:
         """The file of a recording's text."""
@@ -168,7 +170,8 @@ class Texts:
             case "vtt":
                 return vtt(segments)
             case _:
-                content = verbose_json(segments, seconds, self.language)
+                granularities: tuple[Granularity, ...] = ("word", "segment") if self.with_words else BY_DEFAULT
+                content = verbose_json(segments, seconds, self.language, granularities)
                 return json.dumps(content, ensure_ascii=False, indent=None if self.folder is None else 2) + "\n"
 
 

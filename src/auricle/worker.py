@@ -18,12 +18,15 @@ from dataclasses import dataclass
 from multiprocessing import connection
 from multiprocessing.connection import Connection as Pipe
 
-from auricle.engines.base import Decode, Engine, EngineError, Hypothesis, ModelSpec
+from auricle.engines.base import Align, Alignment, Decode, Engine, EngineError, Hypothesis, ModelSpec, aligned
 from auricle.engines.registry import load_engine
 
 logger = logging.getLogger(__name__)
 
-Result = Hypothesis | EngineError
+TextJob = Decode | Align
+"""What a process does."""
+TextResult = Hypothesis | Alignment
+Result = TextResult | EngineError
 
 RESTARTS = 3
 """How often a process may die while it loads before its jobs fail for want of one."""
@@ -81,7 +84,7 @@ class _Process:
             raise EngineError(problem)
         self.loaded_s = time.monotonic()
 
-    def decode(self, jobs: Sequence[Decode]) -> list[Result]:
+    def decode(self, jobs: Sequence[TextJob]) -> list[Result]:
         """One result per job, in order. Raises WorkerDied."""
         # The limit is on sending too: the pipe takes no more than part of a long utterance from us if nobody reads.
         with self._limit(self._decode_timeout_s):
@@ -169,7 +172,7 @@ class Worker:
         self._is_stopped = True
         self._end_process()
 
-    def decode(self, jobs: Sequence[Decode]) -> list[Result]:
+    def decode(self, jobs: Sequence[TextJob]) -> list[Result]:
         """One result per job, in order. If the process dies, each job is tried once more, alone."""
         with self._in_use:
             if self._first_start_s is None:
@@ -183,7 +186,7 @@ class Worker:
                 logger.warning("The worker process is started again: %s", error)
             return [self._decode_alone(job) for job in jobs]
 
-    def _decode_alone(self, job: Decode) -> Result:
+    def _decode_alone(self, job: TextJob) -> Result:
         # Only a job that kills a fresh process by itself is to blame for it; its neighbours in the batch are not.
         try:
             if self._process is None:
@@ -195,7 +198,7 @@ class Worker:
         except EngineError as error:
             return error
 
-    def _exchange(self, jobs: Sequence[Decode]) -> list[Result]:
+    def _exchange(self, jobs: Sequence[TextJob]) -> list[Result]:
         process = self._process
         if process is None:
             raise WorkerDied("there is none")
@@ -265,9 +268,22 @@ def _serve(pipe: Pipe, spec: WorkerSpec) -> None:
             pipe.send(_decode_batch(engine, pipe.recv()))
 
 
-def _decode_batch(engine: Engine, jobs: Sequence[Decode]) -> Sequence[Result]:
+def _decode_batch(engine: Engine, jobs: Sequence[TextJob]) -> Sequence[Result]:
     """One result per job, in order."""
+    decoded = iter(_decoded(engine, [job for job in jobs if isinstance(job, Decode)]))
+    aligned = iter(_aligned(engine, [job for job in jobs if isinstance(job, Align)]))
+    return [next(decoded if isinstance(job, Decode) else aligned) for job in jobs]
+
+
+def _decoded(engine: Engine, jobs: Sequence[Decode]) -> Sequence[Result]:
     try:
-        return engine.decode(jobs)
+        return engine.decode(jobs) if jobs else []
+    except EngineError as error:
+        return [error] * len(jobs)
+
+
+def _aligned(engine: Engine, jobs: Sequence[Align]) -> Sequence[Result]:
+    try:
+        return aligned(engine, jobs) if jobs else []
     except EngineError as error:
         return [error] * len(jobs)

@@ -11,7 +11,18 @@ import tiny_whisper
 from clips import sherpa_moonshine, two_cities
 
 from auricle.audio.formats import SAMPLE_RATE, Samples
-from auricle.engines.base import Decode, Engine, Hypothesis, Stage, Transcription
+from auricle.engines.base import (
+    Align,
+    Aligner,
+    Alignment,
+    Decode,
+    Engine,
+    EngineError,
+    Hypothesis,
+    Stage,
+    Transcription,
+    aligned,
+)
 from auricle.engines.registry import catalog, load_engine
 from auricle.settings import Settings
 
@@ -139,6 +150,27 @@ def test_probabilities_are_logarithms(engine: Engine) -> None:
     (hypothesis,) = engine.decode([Stream(FIRST).job()])
     assert hypothesis.committed
     assert all(token.logprob <= 1e-4 for token in hypothesis.committed)
+
+
+def test_times_of_words_lie_in_the_audio_in_their_order(engine: Engine, request: pytest.FixtureRequest) -> None:
+    jobs = []
+    for samples in (FIRST, SECOND, FIRST[:8000]):
+        (hypothesis,) = engine.decode([Stream(samples).job()])
+        jobs.append(Align("item_x", Transcription(), samples, hypothesis.committed))
+    if isinstance(engine, Aligner) and "sherpa" not in request.node.name:
+        together = engine.align(jobs)
+    else:
+        with pytest.raises(EngineError):
+            aligned(engine, jobs)
+        return
+    assert together == [engine.align([job])[0] for job in jobs]
+    for job, alignment in zip(jobs, together, strict=True):
+        assert isinstance(alignment, Alignment)
+        assert len(alignment.spans) == len(job.tokens)
+        assert all(0 <= begin <= end <= job.samples.size for begin, end in alignment.spans)
+        assert list(alignment.spans) == sorted(alignment.spans)
+    assert engine.align([]) == []
+    assert engine.align([Align("item_x", Transcription(), FIRST, ())]) == [Alignment(())]
 
 
 def test_the_language_is_told(engine: Engine) -> None:

@@ -6,6 +6,8 @@ import json
 import math
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ import tiny_whisper
 from tiny_whisper import LOUD, QUIET
 
 from auricle.audio.formats import SAMPLE_RATE, Samples
-from auricle.engines.base import Decode, EngineError, Token, Transcript, Transcription, Utterance
+from auricle.engines.base import Align, Alignment, Decode, EngineError, Token, Transcript, Transcription, Utterance
 from auricle.engines.registry import catalog, find_family, load_engine
 from auricle.engines.whisper import SIZES, WhisperModel, WhisperSettings
 from auricle.settings import Settings
@@ -279,3 +281,38 @@ def test_a_whole_engine_streams(folder: Path) -> None:
     assert final.language == "de"
     assert all(isinstance(token, Token) and math.isfinite(token.logprob) for token in final.committed)
     assert json.loads((folder / "config.json").read_text())["alignment_heads"]
+
+
+class AligningNetwork:
+    """The model's network, with a path of its own through the audio."""
+
+    def __init__(self, network: Any, path: list[tuple[int, int]]) -> None:
+        self._network = network
+        self._path = path
+        self.asked: tuple[Any, ...] = ()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._network, name)
+
+    def align(self, encoded: Any, *asked: Any) -> list[SimpleNamespace]:
+        self.asked = asked
+        return [SimpleNamespace(alignments=self._path)]
+
+
+def test_the_path_through_the_audio_becomes_spans(model: WhisperModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step is 20 ms. The last token of the path is the end of the text."""
+    path = [(0, -1), (0, 0), (0, 1), (1, 1), (2, 2), (2, 3), (3, 4), (3, 5), (3, 148), (3, 149)]
+    network = AligningNetwork(model._network, path)
+    monkeypatch.setattr(model, "_network", network)
+    tokens = (Token(" Hello", -0.1, ids=(270,)), Token("é", -0.1, ids=(300, 301)))
+    (found,) = model.align([Align("item_1", OPTIONS, QUIET_AUDIO, tokens)])
+    assert found == Alignment(((0, 320), (320, 1_280)))
+    begin, texts, frames = network.asked
+    assert (texts, frames) == ([[270, 300, 301]], 300)
+    assert model._tokenizer.no_timestamps not in begin
+    assert begin[0] == model._tokenizer.sot
+
+
+def test_more_than_the_model_can_hear_is_not_aligned(model: WhisperModel) -> None:
+    (found,) = model.align([Align("item_1", OPTIONS, noise(0.001, 30.1), (Token(" Hello", -0.1, ids=(270,)),))])
+    assert isinstance(found, EngineError)

@@ -235,9 +235,9 @@ def test_empty_and_unknown_fields_do_no_harm(server: RunningServer) -> None:
         ({"include": "words"}, "invalid_value", "include[0]"),
         ({"timestamp_granularities[]": ["segment"]}, "invalid_value", "timestamp_granularities"),
         (
-            {"timestamp_granularities[]": ["word"], "response_format": "verbose_json"},
+            {"timestamp_granularities[]": ["letter"], "response_format": "verbose_json"},
             "invalid_value",
-            "timestamp_granularities",
+            "timestamp_granularities[0]",
         ),
         ({"chunking_strategy": "never"}, "invalid_type", "chunking_strategy"),
         ({"chunking_strategy[type]": "semantic_vad"}, "invalid_value", "chunking_strategy.type"),

@@ -60,7 +60,7 @@ def in_ga(field: str, value: object) -> dict[str, Any]:
             {"type": "transcription", "include": ["text"]},
             "invalid_value",
             "session.include[0]",
-            "Invalid value: 'text'. Supported values are: 'item.input_audio_transcription.logprobs'.",
+            "Invalid value: 'text'. Supported values are: 'item.input_audio_transcription.logprobs' and ",
         ),
         (
             {"type": "transcription", "audio": 1},

@@ -345,7 +345,7 @@ def test_doubt_is_judged_anew_in_the_next_stretch() -> None:
 def test_after_a_failure_only_what_has_ended_is_decoded() -> None:
     utterance = Utterance()
     utterance.say_until_asked()
-    assert utterance.decoding.receive_failure()
+    assert utterance.decoding.receive_failure(utterance.jobs[-1])
     assert utterance.say(4 * SECOND) + utterance.pause(PAUSE_WINDOWS) == []
     (final,) = utterance.end()
     assert final.is_final
@@ -358,7 +358,7 @@ def test_a_failure_keeps_what_was_told() -> None:
     utterance.say_until_asked()
     utterance.answer(heard(" Good", " morning"))
     utterance.say_until_asked()
-    assert utterance.decoding.receive_failure()
+    assert utterance.decoding.receive_failure(utterance.jobs[-1])
     (final,) = utterance.end()
     assert final.settled == " Good"
     utterance.answer(said(" morning."))
@@ -369,7 +369,7 @@ def test_a_failure_of_the_end_is_one_of_the_utterance() -> None:
     utterance = Utterance()
     utterance.say(10)
     utterance.end()
-    assert not utterance.decoding.receive_failure()
+    assert not utterance.decoding.receive_failure(utterance.jobs[-1])
 
 
 def test_other_settings_decode_anew_what_is_not_told() -> None:
@@ -391,7 +391,7 @@ def test_an_answer_under_older_settings_is_ignored() -> None:
     utterance.say_until_asked()
     utterance.decoding.forget_guesses()
     assert utterance.decoding.receive(heard(" Yes")) == []
-    assert utterance.decoding.receive_failure()
+    assert utterance.decoding.receive_failure(utterance.jobs[-1])
     (final,) = utterance.end()
     assert (final.is_final, final.settled) == (True, "")
     utterance.answer(said(" Ja"))
@@ -461,7 +461,7 @@ def test_text_only_grows_and_all_of_it_comes(steps: list, is_live: bool, is_stre
         elif kind == "answer" and out:
             answer(*value)
         elif kind == "fail" and out and not out.is_final:
-            assert utterance.decoding.receive_failure()
+            assert utterance.decoding.receive_failure(utterance.jobs[-1])
             out = None
             asked(utterance.advance([]))
         elif kind == "forget" and not utterance.decoding.has_told:

@@ -5,16 +5,31 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from auricle.audio.formats import Samples
 from auricle.errors import EngineError
 from auricle.protocol.config import ModelInfo, Transcription
-from auricle.session.jobs import Context, Decode, DetectSpeech, Hypothesis, JudgeTurn, Speech, Stage, Token
+from auricle.session.jobs import (
+    Align,
+    Alignment,
+    Context,
+    Decode,
+    DetectSpeech,
+    Hypothesis,
+    JudgeTurn,
+    Speech,
+    Stage,
+    Token,
+)
+from auricle.session.words import Word, letters_of, words_of
 
 __all__ = [
+    "Align",
+    "Aligner",
+    "Alignment",
     "Context",
     "Decode",
     "DetectSpeech",
@@ -35,6 +50,10 @@ __all__ = [
     "Transcription",
     "TurnJudge",
     "Utterance",
+    "Word",
+    "aligned",
+    "letters_of",
+    "words_of",
 ]
 
 
@@ -51,6 +70,29 @@ class Engine(Protocol):
         whole batch failed. Results don't depend on the other jobs of the batch.
         """
         ...
+
+
+@runtime_checkable
+class Aligner(Protocol):
+    """What an engine, or an `OfflineModel`, can be besides: it finds out when the words of a known text were said.
+
+    One that tells `Token.span` with the text needs none of this.
+    """
+
+    def align(self, jobs: Sequence[Align]) -> Sequence[Alignment | EngineError]:
+        """Where each token of each job was said, in order, or why that is not known.
+
+        Spans lie within the job's samples, and none begins before the one before it. Raises EngineError: so it is for
+        all of them.
+        """
+        ...
+
+
+def aligned(model: object, jobs: Sequence[Align]) -> Sequence[Alignment | EngineError]:
+    """What `align` answers, of whatever may be an `Aligner`. Raises EngineError: it is none, or fails."""
+    if not isinstance(model, Aligner):
+        raise EngineError("The model can't tell when words were said.")
+    return model.align(jobs)
 
 
 class ModelSettings(BaseModel):

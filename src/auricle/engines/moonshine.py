@@ -21,7 +21,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from auricle.audio.formats import SAMPLE_RATE, Samples
+from auricle.engines.alignment import boundaries, spans_of
 from auricle.engines.base import (
+    Align,
+    Alignment,
     Context,
     Engine,
     EngineError,
@@ -35,7 +38,7 @@ from auricle.engines.base import (
 )
 from auricle.engines.biasing import Biasing, Logits, Said, phrases_of
 from auricle.engines.loops import length_without_loop
-from auricle.engines.moonshine_graph import HEADS, build_graphs, cache_names
+from auricle.engines.moonshine_graph import HEADS, build_aligner, build_graphs, cache_names
 from auricle.engines.onnx_network import engine_errors, open_network
 from auricle.engines.rolling import RollingEngine
 
@@ -57,6 +60,13 @@ DRAFT_SEARCH_TOKENS = 8
 """How far ahead a draft that went wrong is searched for the place to go on."""
 
 
+FRAME_SAMPLES = 384
+"""From one frame of the encoder to the next."""
+FIRST_FRAME_SAMPLES = (MIN_SAMPLES - FRAME_SAMPLES) // 2
+"""Where the first frame begins: each hears MIN_SAMPLES and stands for the middle of them."""
+ALIGNMENT_HEADS = ((1, 0), (1, 3))
+"""Layer and head of those in the embedded model that follow the audio best, see `benchmarks/word_times.py`."""
+
 EMBEDDED = "moonshine/tiny-en"
 
 
@@ -64,6 +74,14 @@ class MoonshineSettings(ModelSettings):
     """What can be set about one of these models."""
 
     path: Path | None = Field(None, description="Folder of the model's files; the embedded model needs none")
+    alignment_heads: tuple[tuple[int, int], ...] = Field(
+        (), description="Layers and heads of a folder's model that follow the audio; without, it has no times of words"
+    )
+
+    @property
+    def heads(self) -> tuple[tuple[int, int], ...]:
+        """Those of a folder's model, or of the embedded one."""
+        return self.alignment_heads if self.path else ALIGNMENT_HEADS
 
 
 class MoonshineFamily(Family):
@@ -78,7 +96,9 @@ class MoonshineFamily(Family):
                 f'{spec.name} needs its folder: set `path` in [models."{spec.name}"]. Without, there is {EMBEDDED}.'
             )
             raise ValueError(message)
-        return ModelInfo(spec.name, spec.settings.languages or ("en",), spec.settings.max_batch or 1)
+        settings = spec.settings
+        languages, max_batch = settings.languages or ("en",), settings.max_batch or 1
+        return ModelInfo(spec.name, languages, max_batch, has_word_times=bool(settings.heads))
 
     def load(self, spec: ModelSpec, threads: int) -> Engine:
         """See `Family`."""
@@ -86,7 +106,8 @@ class MoonshineFamily(Family):
         if folder is not None and not folder.is_dir():
             raise EngineError(f"The model {spec.name} can't be loaded: there is no folder {folder}. Set its `path`.")
         language = self.info(spec).languages[0]
-        model = MoonshineModel(folder or embedded_folder(), threads=threads, language=language)
+        heads = spec.settings.heads
+        model = MoonshineModel(folder or embedded_folder(), threads=threads, language=language, heads=heads)
         model.warm_up()
         return RollingEngine(model)
 
@@ -277,17 +298,22 @@ class MoonshineModel:
     The files are read on first use, or by `load`. Implements `OfflineModel`.
     """
 
-    def __init__(self, folder: Path, *, threads: int = 1, language: str = "en") -> None:
+    def __init__(
+        self, folder: Path, *, threads: int = 1, language: str = "en", heads: Sequence[tuple[int, int]] = ()
+    ) -> None:
         """`folder` holds `encoder_model.ort`, `decoder_model_merged.ort` and `tokenizer.bin`.
 
         `threads` is the number of threads of the encoder. The decoder always has one: its steps are too small to share
-        out (measured: two threads made a step slower).
+        out (measured: two threads made a step slower). `heads` are layers and heads of the decoder that follow the
+        audio; without them it can't be found out when words were said.
         """
         self._folder = folder
         self._threads = threads
         self._language = language
+        self._heads = heads
         self._encoder: Any = None
         self._decoder: Any = None
+        self._aligner: Any = None
         self._audio_names: list[str] = []
         self._no_text: dict[str, Any] = {}
         self._vocabulary: Vocabulary | None = None
@@ -296,7 +322,7 @@ class MoonshineModel:
     @classmethod
     def embedded(cls, *, threads: int = 1) -> MoonshineModel:
         """The English model inside the wheel. Raises EngineError if it is not installed."""
-        return cls(embedded_folder(), threads=threads)
+        return cls(embedded_folder(), threads=threads, heads=ALIGNMENT_HEADS)
 
     def load(self) -> None:
         """Read the model files unless that is done. Raises EngineError if one is missing or can't be read."""
@@ -369,11 +395,41 @@ class MoonshineModel:
 
     def encode(self, samples: Samples) -> Predictor:
         """The decoder before the first token of this audio. The model is loaded."""
+        return _Utterance(self._decoder, self._encoded(samples, self._audio_names), self._no_text)
+
+    def _encoded(self, samples: Samples, names: list[str]) -> dict[str, Any]:
+        """The keys and values of these names that the decoder takes of the audio."""
         if samples.size < MIN_SAMPLES:
             samples = np.pad(samples, (0, MIN_SAMPLES - samples.size))
         inputs = {"samples": _value(samples[np.newaxis])}
-        audio = self._encoder.run_with_ort_values(self._audio_names, inputs, _shrinking())
-        return _Utterance(self._decoder, dict(zip(self._audio_names, audio, strict=True)), self._no_text)
+        return dict(zip(names, self._encoder.run_with_ort_values(names, inputs, _shrinking()), strict=True))
+
+    def align(self, jobs: Sequence[Align]) -> list[Alignment | EngineError]:
+        """See `Aligner`. Raises EngineError: the model can't be loaded or run, or it isn't known what follows audio."""
+        self.load()
+        self._load_aligner()
+        with engine_errors("Moonshine"):
+            return [Alignment(self._spans(job) if job.tokens else ()) for job in jobs]
+
+    def _load_aligner(self) -> None:
+        if self._aligner is not None:
+            return
+        if not self._heads:
+            raise EngineError("It is not known which attention heads of this model follow the audio.")
+        by_layer: dict[int, list[int]] = {}
+        for layer, head in self._heads:
+            by_layer.setdefault(layer, []).append(head)
+        graph = build_aligner(self._folder, by_layer)
+        self._aligner = open_network(graph.SerializeToString(), "Moonshine", has_signed_weights=True)
+
+    def _spans(self, job: Align) -> tuple[tuple[int, int], ...]:
+        names = [entry.name for entry in self._aligner.get_inputs() if entry.name in self._audio_names]
+        ids = np.array([[START_ID, *_ids(job.tokens)]], np.int64)
+        inputs = self._encoded(job.samples - job.samples.mean(), names) | {"ids": _value(ids)}
+        (weights,) = self._aligner.run_with_ort_values(["weights"], inputs)
+        frames = boundaries(weights.numpy()[0].mean(axis=0)[1:])  # each token's own row: where it is taken in
+        bounds = np.minimum(frames * FRAME_SAMPLES + FIRST_FRAME_SAMPLES, job.samples.size)
+        return spans_of([len(token.ids) for token in job.tokens], bounds.tolist())
 
 
 def _ids(tokens: Sequence[Token]) -> list[int]:

@@ -32,6 +32,9 @@ HEADS = 8
 MAX_POSITIONS = 4096
 """Audio frames or tokens in one utterance: 98 s of audio, and the rotary tables take 0.5 MB."""
 
+Heads = Mapping[int, Sequence[int]]
+"""Attention heads of the decoder, by layer."""
+
 _OPSET, _IR_VERSION = 21, 10
 _FUSED = "com.microsoft"
 """The domain of onnxruntime's fused operators."""
@@ -95,6 +98,24 @@ def build_graphs(folder: Path) -> Graphs:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise EngineError(f"The files in {folder} are not those of a Moonshine model: {error}") from error
+
+
+def build_aligner(folder: Path, heads: Heads) -> ModelProto:
+    """Make the network that says where some attention heads of the decoder look while it takes in a text.
+
+    It takes `ids` (1, n) and `audio.{layer}.{key,value}` as the decoder does, of the layers up to the last of `heads`
+    and without that one's values; it gives `weights` (1, heads, n, frames). Raises EngineError: as `build_graphs`, or
+    there is no such head.
+    """
+    decoder = read_network(folder / "decoder_model_merged.ort")
+    try:
+        projections = _projections(decoder)
+        if not all(0 <= head < HEADS for of_layer in heads.values() for head in of_layer):
+            raise ValueError("no such attention head")
+        head_size = projections["layers.0/self_attn/q_proj"].weights.shape[0] // HEADS
+        return _aligner(_Graph(head_size, has_row_scales=True), decoder, projections, heads)
+    except (KeyError, TypeError, ValueError) as error:
+        raise EngineError(f"The files in {folder} don't allow for times of words: {error}") from error
 
 
 def _projections(network: Network) -> dict[str, Projection]:
@@ -289,32 +310,96 @@ def _decoder(graph: _Graph, network: Network, projections: Mapping[str, Projecti
         declare = graph.output if kind == "present" else graph.input
         for name in cache_names(kind, layers):
             declare(name, [1, HEADS, length, graph.head_size])
-    x = graph.add("Gather", _embedding(graph, network), ids, axis=0)
-    x = graph.add("DequantizeLinear", x, "embedding.scale", "embedding.zero_point")
+    x = _embedded(graph, network, ids)
     for layer in range(layers):
         place = f"layers.{layer}"
-        h = graph.norm(x, f"{place}.norm1", _constant(network, f"model.decoder.{place}.input_layernorm.weight"))
-        q, k, v = _self_attention_inputs(graph, h, projections, place, position)
         past, present = ([f"{kind}.{layer}.{part}" for part in ("key", "value")] for kind in ("past", "present"))
-        outputs = [f"{place}.attention", *present]
-        h, *_ = graph.attend(q, k, v, "", "", "", *past, outputs=outputs, is_causal=True)
-        x = graph.add("Add", x, graph.project(h, f"{place}.o", projections[f"{place}/self_attn/o_proj"]))
-        h = graph.norm(
-            x, f"{place}.norm2", _constant(network, f"model.decoder.{place}.post_attention_layernorm.weight")
-        )
-        h = graph.project(h, f"{place}.audio_q", projections[f"{place}/encoder_attn/q_proj"])
-        h = graph.attend(h, f"audio.{layer}.key", f"audio.{layer}.value")
-        x = graph.add("Add", x, graph.project(h, f"{place}.audio_o", projections[f"{place}/encoder_attn/o_proj"]))
-        h = graph.norm(x, f"{place}.norm3", _constant(network, f"model.decoder.{place}.final_layernorm.weight"))
-        h = graph.project(h, f"{place}.fc1", projections[f"{place}/mlp/fc1"])
-        h, gate = graph.add("Split", h, outputs=2, axis=-1, num_outputs=2)
-        # With alpha 1 this is SiLU, x * sigmoid(x).
-        h = graph.add("Mul", h, graph.add("QuickGelu", gate, domain=_FUSED, alpha=1.0))
-        x = graph.add("Add", x, graph.project(h, f"{place}.fc2", projections[f"{place}/mlp/fc2"]))
+        x = _look_back(graph, network, projections, place, x, position, past, present)
+        query = _question(graph, network, projections, place, x)
+        x = _listen_and_think(graph, network, projections, layer, x, query)
     x = graph.norm(x, "norm", _constant(network, "model.decoder.norm.weight"))
     logits = graph.project(x, "logits", projections["logits"], output="logits")
     graph.output(logits, [1, "tokens", projections["logits"].weights.shape[1]])
     return graph.finish()
+
+
+def _aligner(graph: _Graph, network: Network, projections: Mapping[str, Projection], heads: Heads) -> ModelProto:
+    """The decoder as far as the last of `heads`, by layer: where each looks in the audio as it takes in each token."""
+    graph.rotary_tables(_constant(network, "onnx::Expand"))
+    ids = graph.input("ids", [1, "tokens"], is_integer=True)
+    last = max(heads)
+    for name in cache_names("audio", last + 1)[:-1]:
+        graph.input(name, [1, HEADS, "frames", graph.head_size])
+    x = _embedded(graph, network, ids)
+    weights = []
+    for layer in range(last + 1):
+        place = f"layers.{layer}"
+        x = _look_back(graph, network, projections, place, x, graph.integers(0))
+        query = _question(graph, network, projections, place, x)
+        if layer in heads:
+            weights.append(_weights(graph, query, f"audio.{layer}.key", heads[layer]))
+        if layer != last:
+            x = _listen_and_think(graph, network, projections, layer, x, query)
+    graph.output("weights", [1, sum(map(len, heads.values())), "tokens", "frames"])
+    graph.add("Concat", *weights, outputs=["weights"], axis=1)
+    return graph.finish()
+
+
+def _weights(graph: _Graph, query: str, key: str, heads: Sequence[int]) -> Any:
+    """How some heads share their attention out over the frames, (1, heads, tokens, frames): 1 for each token."""
+    chosen = graph.integers(*heads)
+    q = graph.add("Reshape", query, graph.integers(0, 0, HEADS, graph.head_size))
+    q = graph.add("Transpose", graph.add("Gather", q, chosen, axis=2), perm=[0, 2, 1, 3])
+    k = graph.add("Transpose", graph.add("Gather", key, chosen, axis=1), perm=[0, 1, 3, 2])
+    scale = graph.constant("attention.scale", np.array(graph.head_size**-0.5, np.float32))
+    return graph.add("Softmax", graph.add("Mul", graph.add("MatMul", q, k), scale), axis=-1)
+
+
+def _embedded(graph: _Graph, network: Network, ids: str) -> Any:
+    x = graph.add("Gather", _embedding(graph, network), ids, axis=0)
+    return graph.add("DequantizeLinear", x, "embedding.scale", "embedding.zero_point")
+
+
+def _look_back(
+    graph: _Graph,
+    network: Network,
+    projections: Mapping[str, Projection],
+    place: str,
+    x: str,
+    position: str,
+    past: Sequence[str] = (),
+    present: Sequence[str] = (),
+) -> Any:
+    """A layer's attention to the tokens so far; `past` and `present` are the caches before and after, if it has any."""
+    h = graph.norm(x, f"{place}.norm1", _constant(network, f"model.decoder.{place}.input_layernorm.weight"))
+    q, k, v = _self_attention_inputs(graph, h, projections, place, position)
+    if past:
+        outputs = [f"{place}.attention", *present]
+        h, *_ = graph.attend(q, k, v, "", "", "", *past, outputs=outputs, is_causal=True)
+    else:
+        h = graph.attend(q, k, v, is_causal=True)
+    return graph.add("Add", x, graph.project(h, f"{place}.o", projections[f"{place}/self_attn/o_proj"]))
+
+
+def _question(graph: _Graph, network: Network, projections: Mapping[str, Projection], place: str, x: str) -> Any:
+    """What a layer asks of the audio."""
+    h = graph.norm(x, f"{place}.norm2", _constant(network, f"model.decoder.{place}.post_attention_layernorm.weight"))
+    return graph.project(h, f"{place}.audio_q", projections[f"{place}/encoder_attn/q_proj"])
+
+
+def _listen_and_think(
+    graph: _Graph, network: Network, projections: Mapping[str, Projection], layer: int, x: str, query: str
+) -> Any:
+    """The rest of a layer: its attention to the audio, and what it makes of it."""
+    place = f"layers.{layer}"
+    h = graph.attend(query, f"audio.{layer}.key", f"audio.{layer}.value")
+    x = graph.add("Add", x, graph.project(h, f"{place}.audio_o", projections[f"{place}/encoder_attn/o_proj"]))
+    h = graph.norm(x, f"{place}.norm3", _constant(network, f"model.decoder.{place}.final_layernorm.weight"))
+    h = graph.project(h, f"{place}.fc1", projections[f"{place}/mlp/fc1"])
+    h, gate = graph.add("Split", h, outputs=2, axis=-1, num_outputs=2)
+    # With alpha 1 this is SiLU, x * sigmoid(x).
+    h = graph.add("Mul", h, graph.add("QuickGelu", gate, domain=_FUSED, alpha=1.0))
+    return graph.add("Add", x, graph.project(h, f"{place}.fc2", projections[f"{place}/mlp/fc2"]))
 
 
 def _embedding(graph: _Graph, network: Network) -> str:

@@ -10,13 +10,14 @@ model that must continue its own early mistake makes more of them (1.6 points of
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from auricle.audio.formats import SAMPLE_RATE
 from auricle.engines.base import (
+    Align,
+    Alignment,
     Decode,
     EngineError,
     Hypothesis,
@@ -25,6 +26,10 @@ from auricle.engines.base import (
     Transcript,
     Transcription,
     Utterance,
+    Word,
+    aligned,
+    letters_of,
+    words_of,
 )
 from auricle.protocol.config import DEFAULT_DELAY
 
@@ -56,43 +61,9 @@ SETTLE_RULES: Mapping[str, SettleRule] = {
 """By the client's `delay`: points on the curve of accuracy against delay that `benchmarks/delay.py` draws."""
 
 
-@dataclass(frozen=True, slots=True)
-class Word:
-    """A word of a hypothesis."""
-
-    key: str
-    """What makes it the same word: its letters and digits."""
-    end: int
-    """How many tokens there are up to its end."""
-    probability: float
-    """That of its least likely token with a letter or digit in it."""
-
-
 def keys_of(text: str) -> list[str]:
     """The keys of the words of a text."""
-    return [letters for word in text.split() if (letters := _letters(word))]
-
-
-def words_of(tokens: Sequence[Token]) -> list[Word]:
-    """The words of a text: each begins after a space, and has the punctuation that follows with it."""
-    words: list[Word] = []
-    key, least, gap = "", 0.0, None
-    for index, token in enumerate(tokens):
-        if gap is None and token.text[:1].isspace():
-            gap = index  # the space belongs to what follows, also where it is a token of its own
-        if letters := _letters(token.text):
-            if key and gap is not None:
-                words.append(Word(key, gap, math.exp(least)))
-                key, least = "", 0.0
-            key += letters
-            least, gap = min(least, token.logprob), None
-    if key:
-        words.append(Word(key, len(tokens), math.exp(least)))
-    return words
-
-
-def _letters(text: str) -> str:
-    return "".join(character for character in text.casefold() if character.isalnum())
+    return [letters for word in text.split() if (letters := letters_of(word))]
 
 
 def boundary(settled: Sequence[str], words: Sequence[Word]) -> int:
@@ -199,6 +170,10 @@ class RollingEngine:
         while len(self._streams) > MAX_STREAMS:
             self._streams.popitem(last=False)
         return hypotheses
+
+    def align(self, jobs: Sequence[Align]) -> Sequence[Alignment | EngineError]:
+        """See `Aligner`. Raises EngineError if the model is none, or fails."""
+        return aligned(self._model, jobs)
 
     def _stream(self, job: Decode) -> _Stream:
         key = (job.stream_id, job.piece)

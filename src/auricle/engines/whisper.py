@@ -2,6 +2,9 @@
 
 Of faster-whisper its audio features, its tokenizer and its list of models are used. Its own `transcribe` is for whole
 recordings: it takes one at a time, and gives probabilities of words, for which it runs the decoder once more.
+
+When words were said, CTranslate2 finds out as OpenAI's own code does: by dynamic time warping on the attention of those
+heads of the model that are known to follow the audio.
 """
 
 from __future__ import annotations
@@ -17,7 +20,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from auricle.audio.formats import SAMPLE_RATE, Samples
+from auricle.engines.alignment import spans_of
 from auricle.engines.base import (
+    Align,
+    Alignment,
     Engine,
     EngineError,
     Family,
@@ -46,6 +52,9 @@ _WITH_CANTONESE = ("large-v3", "large", "large-v3-turbo", "turbo")
 WINDOW_SAMPLES = 30 * SAMPLE_RATE
 """What the model hears at a time. Shorter audio is padded, as in its training."""
 _FRAMES = 3_000
+_FRAME_SAMPLES = WINDOW_SAMPLES // _FRAMES
+_STEP_SAMPLES = 2 * _FRAME_SAMPLES
+"""The encoder's own step: it takes two frames together."""
 _MAX_TOKENS = 224
 """The most for one window, and for what is told beforehand: half of what the decoder can hold."""
 _MAX_TOKENS_PER_S, _EXTRA_TOKENS = 25, 20
@@ -76,7 +85,8 @@ class WhisperFamily(Family):
             raise ValueError(f"There is no model {spec.name!r}. Set its `path`, or take one of: {', '.join(SIZES)}.")
         known = tuple(code for code in LANGUAGE_NAMES if code != "yue" or name in _WITH_CANTONESE)
         languages = settings.languages or (("en",) if name in _ENGLISH else known)
-        return ModelInfo(spec.name, languages, settings.max_batch or (_BATCH if settings.device == "cuda" else 1))
+        max_batch = settings.max_batch or (_BATCH if settings.device == "cuda" else 1)
+        return ModelInfo(spec.name, languages, max_batch, has_word_times=True)
 
     def load(self, spec: ModelSpec, threads: int) -> Engine:
         """See `Family`."""
@@ -205,6 +215,34 @@ class WhisperModel:
                     tokens = (first.tokens if first else ()) + transcript.tokens
                     found[window.utterance] = Transcript(tokens, language)
         return [found.get(index, Transcript(())) for index in range(len(utterances))]
+
+    def align(self, jobs: Sequence[Align]) -> list[Alignment | EngineError]:
+        """See `Aligner`. Stretches have at most 30 s."""
+        found: list[Alignment | EngineError] = []
+        for job in jobs:
+            if job.samples.size > WINDOW_SAMPLES:
+                found.append(EngineError(f"The model {self._name} can align 30 s at most."))
+                continue
+            with _engine_errors(self._name):
+                found.append(Alignment(self._spans(job) if job.tokens else ()))
+        return found
+
+    def _spans(self, job: Align) -> tuple[tuple[int, int], ...]:
+        from ctranslate2 import StorageView
+
+        (window,) = self._windows(0, job.samples, job.options)
+        encoded = self._network.encode(StorageView.from_array(self._window_features(window.samples)[np.newaxis]))
+        begin = self._begin(self._spoken([window], encoded)[0])[:-1]  # the mark for no timestamps is put there
+        ids = [number for token in job.tokens for number in token.ids]
+        frames = max(job.samples.size // _FRAME_SAMPLES, 2)
+        (result,) = self._network.align(encoded, begin, [ids], frames)
+        # A path of (token, step): a token begins with its first step and ends where the next one begins. Where there is
+        # next to no attention, the path begins before the audio.
+        steps: dict[int, int] = {}
+        for token, step in result.alignments:
+            steps.setdefault(token, max(step, 0))
+        bounds = [min(steps[index] * _STEP_SAMPLES, job.samples.size) for index in range(len(ids) + 1)]
+        return spans_of([len(token.ids) for token in job.tokens], bounds)
 
     def _windows(self, index: int, samples: Samples, options: Transcription) -> Iterator[_Window]:
         before = self._told_before(options)

@@ -19,13 +19,20 @@ from auricle.errors import AuricleError, ClientError, Unavailable
 from auricle.http.errors import error_body
 from auricle.http.requests import KeyedRoute, State, read_form
 from auricle.http.state import ServerState
-from auricle.protocol.config import MAX_KEYWORDS, MAX_PROMPT_LENGTH, ServerVad, Setting, Transcription
+from auricle.protocol.config import (
+    MAX_KEYWORDS,
+    MAX_PROMPT_LENGTH,
+    ModelDirectory,
+    ServerVad,
+    Setting,
+    Transcription,
+)
 from auricle.protocol.events import LogProb
 from auricle.protocol.validation import validated
 from auricle.recordings import Heard, Recording
 from auricle.session.transcript import usage
 from auricle.transcribe import DEFAULT_TURN_DETECTION, Segment
-from auricle.transcript_formats import plain, srt, verbose_json, vtt
+from auricle.transcript_formats import BY_DEFAULT, SUBTITLES, Granularity, plain, srt, verbose_json, vtt
 
 router = APIRouter(route_class=KeyedRoute)
 
@@ -52,7 +59,7 @@ class TranscriptionRequest(Setting):
     keywords: list[str] | None = None
     response_format: Literal["json", "text", "srt", "verbose_json", "vtt"] = "json"
     temperature: float = Field(0, ge=0, le=1, description="Without effect: the likeliest text is taken")
-    timestamp_granularities: list[Literal["word", "segment"]] | None = None
+    timestamp_granularities: list[Granularity] | None = None
     include: list[Literal["logprobs"]] | None = None
     stream: bool = False
     chunking_strategy: Annotated[ServerVad, BeforeValidator(_chunking)] = DEFAULT_TURN_DETECTION
@@ -116,10 +123,9 @@ async def _transcribe(state: ServerState, request: Request) -> Response:
             raise ClientError("missing_required_parameter", message, "file")
         wanted = validated(_REQUEST, _fields(form))
         options = state.models.resolve(wanted.transcription(), "")
-        _check(wanted, options)
-        if wanted.include:
-            state.models.check_logprobs(options.model, "include")
-        pieces = state.recordings.transcribe(file.file, Recording(options, wanted.chunking_strategy))
+        _check(wanted)
+        with_words = _with_words(wanted, state.models, options.model)
+        pieces = state.recordings.transcribe(file.file, Recording(options, wanted.chunking_strategy, with_words))
         if wanted.stream:
             return await _stream(request, pieces, wanted, options)
         segments, seconds = await _unless_gone(request, _collect(pieces))
@@ -159,19 +165,28 @@ def _parsed(text: str) -> object:
         return text
 
 
-def _check(wanted: TranscriptionRequest, options: Transcription) -> None:
-    """Raises ClientError: fields contradict each other, or ask for what the model can't give."""
+def _check(wanted: TranscriptionRequest) -> None:
+    """Raises ClientError: fields contradict each other."""
     if wanted.stream and wanted.response_format not in ("json", "text"):
         raise _contradiction("stream", "'stream' goes with the response formats 'json' and 'text'", wanted)
     if wanted.include and wanted.response_format != "json":
         raise _contradiction("include", "'include' goes with the response format 'json'", wanted)
-    if wanted.timestamp_granularities:
-        if wanted.response_format != "verbose_json":
-            message = "'timestamp_granularities' goes with the response format 'verbose_json'"
-            raise _contradiction("timestamp_granularities", message, wanted)
-        if "word" in wanted.timestamp_granularities:
-            message = f"The model '{options.model}' gives no times of words. Supported values are: 'segment'."
-            raise ClientError("invalid_value", message, "timestamp_granularities")
+    if wanted.timestamp_granularities and wanted.response_format != "verbose_json":
+        message = "'timestamp_granularities' goes with the response format 'verbose_json'"
+        raise _contradiction("timestamp_granularities", message, wanted)
+
+
+def _with_words(wanted: TranscriptionRequest, models: ModelDirectory, model: str) -> bool:
+    """Whether it is to be found out when words were said: where that is asked for, and for subtitles where it can be.
+
+    Raises ClientError: something is asked for that the model can't tell.
+    """
+    if wanted.include:
+        models.check_logprobs(model, "include")
+    if "word" in (wanted.timestamp_granularities or ()):
+        models.check_word_times(model, "timestamp_granularities")
+        return True
+    return wanted.response_format in SUBTITLES and models.has_word_times(model)
 
 
 def _contradiction(param: str, message: str, wanted: TranscriptionRequest) -> ClientError:
@@ -241,7 +256,8 @@ def _answer(
         case "vtt":
             return Response(vtt(segments), media_type="text/vtt")
         case "verbose_json":
-            return JSONResponse(verbose_json(segments, seconds, options.language))
+            granularities = wanted.timestamp_granularities or BY_DEFAULT
+            return JSONResponse(verbose_json(segments, seconds, options.language, granularities))
     body: dict[str, Any] = {"text": plain(segments)}
     if wanted.include:
         body["logprobs"] = [token.model_dump() for token in _tokens(segments)]

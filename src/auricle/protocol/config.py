@@ -19,6 +19,8 @@ from auricle.errors import ClientError
 from auricle.protocol.validation import joined_path, one_of
 
 LOGPROBS: Literal["item.input_audio_transcription.logprobs"] = "item.input_audio_transcription.logprobs"
+WORDS: Literal["item.input_audio_transcription.words"] = "item.input_audio_transcription.words"
+"""When each word was said: an extension."""
 
 SELF_COMMITTING_MODELS = ("gpt-live-transcribe", "gpt-realtime-whisper")
 """How the names begin of models whose clients commit by themselves. They refuse turn detection at OpenAI, so LiveKit
@@ -123,7 +125,7 @@ class Transcription(Setting):
     delay: Literal["minimal", "low", "medium", "high", "xhigh"] | None = Field(None, exclude_if=_absent)
 
 
-Include = Literal["item.input_audio_transcription.logprobs"]
+Include = Literal["item.input_audio_transcription.logprobs", "item.input_audio_transcription.words"]
 
 
 class SessionConfig(Setting):
@@ -162,6 +164,8 @@ class ModelInfo:
     """Most utterances that it decodes together."""
     has_logprobs: bool = True
     """Whether it tells how likely its tokens are."""
+    has_word_times: bool = False
+    """Whether it can tell when words were said."""
 
 
 class ModelDirectory:
@@ -222,6 +226,24 @@ class ModelDirectory:
         if model is not None and not model.has_logprobs:
             message = f"The model '{name}' tells no log-probabilities; leave out '{param}'."
             raise ClientError("invalid_value", message, param)
+
+    def has_word_times(self, name: str) -> bool:
+        """Whether the model with this name can tell when words were said."""
+        model = self.find(name)
+        return model is not None and model.has_word_times
+
+    def check_word_times(self, name: str, param: str) -> None:
+        """Raises ClientError: the model with this name can't tell when words were said. `param` is what asks for it."""
+        if not self.has_word_times(name):
+            message = f"The model '{name}' can't tell when words were said, which '{param}' asks for."
+            raise ClientError("invalid_value", message, param)
+
+    def check_include(self, include: Sequence[Include], name: str, param: str) -> None:
+        """Raises ClientError: the model with this name can't tell something of what is to be included."""
+        if LOGPROBS in include:
+            self.check_logprobs(name, param)
+        if WORDS in include:
+            self.check_word_times(name, param)
 
     def find(self, name: str) -> ModelInfo | None:
         """The model behind a name or alias."""

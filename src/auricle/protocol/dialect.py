@@ -137,7 +137,7 @@ class Dialect(ABC):
         """`config` with a client's changes merged into it. Raises ClientError, its param under `path`."""
         config = self.config_from(merged(self.settings_object(config), patch), path)
         if config.include and config.transcription:
-            self.models.check_logprobs(config.transcription.model, joined_path(path, "include"))
+            self.models.check_include(config.include, config.transcription.model, joined_path(path, "include"))
         return config.with_default_turn_detection()
 
     def serialize(self, event: ServerEvent, new_id: Callable[[str], str]) -> list[str]:

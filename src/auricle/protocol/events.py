@@ -189,6 +189,17 @@ class LogProb(ServerEventBase):
     """The token's UTF-8 bytes."""
 
 
+class SpokenWord(ServerEventBase):
+    """A word and when it was said: an extension."""
+
+    word: str
+    """With the punctuation that goes with it."""
+    start: float
+    """Seconds since the session began."""
+    end: float
+    logprob: float | None = Field(None, exclude_if=lambda value: value is None)
+
+
 class TranscriptionDelta(ServerEventBase):
     """More text of an item. What was said in a delta is never taken back."""
 
@@ -234,6 +245,8 @@ class TranscriptionCompleted(ServerEventBase):
     transcript: str
     usage: TokenUsage | DurationUsage
     logprobs: list[LogProb] | None = Field(None, exclude_if=lambda value: value is None)
+    words: list[SpokenWord] | None = Field(None, exclude_if=lambda value: value is None)
+    """An extension: only where it was asked for and the times are known."""
 
 
 class TranscriptionError(ServerEventBase):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from auricle.audio.formats import SAMPLE_RATE, Samples
 from auricle.protocol.config import DEFAULT_DELAY, Transcription
 from auricle.session.context import MAX_SPEECH_SAMPLES, RecentSpeech
-from auricle.session.jobs import Context, Decode, Hypothesis, Stage, Token
+from auricle.session.jobs import Align, Context, Decode, Hypothesis, Stage, Token
 from auricle.session.speech import (
     SURE_WINDOWS,
     TAIL_WINDOWS,
@@ -19,6 +19,7 @@ from auricle.session.speech import (
 )
 from auricle.session.transcript import ItemTranscript
 from auricle.session.turns import TurnRule
+from auricle.session.words import ItemWords
 
 Read = Callable[[int, int], Samples]
 """Gives the audio between two positions."""
@@ -64,7 +65,7 @@ keeps the wait for the next look short."""
 class ItemDecoding:
     """Leads one utterance through the recogniser, a stretch of speech after the other, while it is heard and after.
 
-    Owned by its item. At most one job is out at a time; a new one takes the place of one that has no answer yet.
+    Owned by its item. At most one `Decode` is out at a time; a new one takes the place of one that has no answer yet.
     """
 
     def __init__(self, start: int, rule: TurnRule, read: Read, recent: RecentSpeech, *, is_live: bool = True) -> None:
@@ -80,6 +81,7 @@ class ItemDecoding:
         self._context: Context | None = None
         """What comes before the first stretch that is not done."""
         self._finder = SpeechFinder(start, rule, read)
+        self.words = ItemWords(self._finder.speech_within)
         self._pieces_done = 0
         self._settled = ""
         """What was told of the first stretch that is not done."""
@@ -97,8 +99,8 @@ class ItemDecoding:
 
     @property
     def is_done(self) -> bool:
-        """Whether the utterance has ended and all of it is text."""
-        return self._has_ended and not self._finder.ended
+        """Whether the utterance has ended and all of it is text, with the times of its words if they are wanted."""
+        return self._has_ended and not self._finder.ended and not self.words.is_waiting
 
     @property
     def has_speech(self) -> bool:
@@ -132,16 +134,14 @@ class ItemDecoding:
         self._context = self._asked = None
         self._recent = RecentSpeech()
 
-    def advance(self, item_id: str, options: Transcription) -> tuple[list[Token], Decode | None]:
-        """The text that is settled without further work, and the job that is to be done now, if there is one."""
+    def advance(self, item_id: str, options: Transcription) -> tuple[list[Token], list[Decode | Align]]:
+        """The text that is settled without further work, and the jobs that are to be done now."""
         told: list[Token] = []
-        while self._finder.ended:
-            piece = self._finder.ended[0]
-            if self._decoded_end != piece.end or self._is_streaming:
-                return told, self._ask(item_id, options, piece, Stage.FINAL)
+        while self._finder.ended and not self._is_streaming and self._decoded_end == self._finder.ended[0].end:
             told += self._finish_piece(self._tentative, options)
-        piece_and_stage = self._due()
-        return told, self._ask(item_id, options, *piece_and_stage) if piece_and_stage else None
+        due = (self._finder.ended[0], Stage.FINAL) if self._finder.ended else self._due()
+        job = self._ask(item_id, options, *due) if due else None
+        return told, [*self.words.ask(item_id, options, self.read), *([job] if job else ())]
 
     def receive(self, hypothesis: Hypothesis) -> list[Token]:
         """Take in the answer to the job that is out. Returns what is to be told of it."""
@@ -159,8 +159,11 @@ class ItemDecoding:
         self._tentative = hypothesis.tentative
         return self.transcript.extend(hypothesis.committed)
 
-    def receive_failure(self) -> bool:
-        """Take in that the job that is out has failed. Returns whether the utterance can have a text all the same."""
+    def receive_failure(self, failed: Decode | Align) -> bool:
+        """Take in that a job that is out has failed. Returns whether the utterance can have a text all the same."""
+        if isinstance(failed, Align):
+            self.words.receive_failure()
+            return True
         if self._asked is None:
             return True
         (job, _), self._asked = self._asked, None
@@ -175,6 +178,7 @@ class ItemDecoding:
         told = self.transcript.extend(tokens)
         if not self._is_streaming:
             self._recent.add(piece.start, self.read(piece.start, piece.end), self.transcript.of_piece, options)
+        self.words.add(piece.start, piece.end, self.transcript.of_piece)
         self._context = None
         self.transcript.begin_piece()
         self._pieces_done += 1

@@ -10,7 +10,7 @@ import numpy as np
 from auricle.audio.formats import SAMPLE_RATE, AudioFormat, Samples, encode
 from auricle.audio.resample import Resampler
 from auricle.errors import EngineError
-from auricle.protocol.config import LOGPROBS, SessionConfig, Transcription
+from auricle.protocol.config import LOGPROBS, WORDS, SessionConfig, Transcription
 from auricle.protocol.events import InputAudio, Item, ServerEvent
 from auricle.session.decoding import ItemDecoding
 
@@ -51,6 +51,7 @@ class SessionItem:
     def go_with(self, config: SessionConfig) -> None:
         """An open item goes with the session's settings, but its text is one model's from the first word on."""
         self.with_logprobs = LOGPROBS in (config.include or ())
+        self.decoding.words.is_wanted = WORDS in (config.include or ())
         if self.options != config.transcription and not self.decoding.has_told:
             self.options = config.transcription
             self.decoding.forget_guesses()

@@ -97,7 +97,22 @@ class Decode:
         return self.stage is Stage.FINAL
 
 
-Job = DetectSpeech | JudgeTurn | Decode
+@dataclass(frozen=True, slots=True)
+class Align:
+    """Find out where each token of a stretch of an item's speech was said, whose text is complete."""
+
+    stream_id: str
+    """The id of the item."""
+    options: Transcription
+    samples: Samples
+    """The whole stretch, float32 mono, 16 kHz."""
+    tokens: tuple[Token, ...]
+    """Its text as it was told."""
+    piece: int = 0
+    """Which stretch of the item it is."""
+
+
+Job = DetectSpeech | JudgeTurn | Decode | Align
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,3 +128,11 @@ class Hypothesis:
     is_streaming: bool = False
     """Whether the engine goes on where it left off: looking again costs only what is new, what was said before is of no
     use to it, and what it hears last it tells only in a final job."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alignment:
+    """Where the tokens of a stretch of speech were said."""
+
+    spans: tuple[tuple[int, int], ...]
+    """For each token of the job its `Token.span`."""

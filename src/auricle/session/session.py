@@ -46,8 +46,8 @@ from auricle.session.conversation import Conversation
 from auricle.session.decoding import ItemDecoding
 from auricle.session.input_buffer import InputAudioBuffer, to_ms, to_samples
 from auricle.session.item import SessionItem
-from auricle.session.jobs import DetectSpeech, Hypothesis, Job, JudgeTurn, Token
-from auricle.session.transcript import log_probabilities, usage
+from auricle.session.jobs import Align, Alignment, DetectSpeech, Hypothesis, Job, JudgeTurn, Token
+from auricle.session.transcript import log_probabilities, spoken_words, usage
 from auricle.session.turns import MAX_JUDGED_SAMPLES, TurnChange, TurnDetector, TurnRule
 from auricle.session.waiting import Entry, WaitingLine, duration_s
 
@@ -171,18 +171,22 @@ class Session:
         item = self._conversation.undecoded(item_id)
         return self._decode(item, item.decoding.receive(hypothesis)) if item else []
 
+    def receive_alignment(self, job: Align, alignment: Alignment) -> list[Output]:
+        """Take in the answer to an `Align`: when the words of a stretch of speech were said."""
+        if item := self._conversation.undecoded(job.stream_id):
+            item.decoding.words.receive(job.piece, alignment)
+        return self._decode(item) if item else []
+
     def receive_failure(self, job: Job, error: EngineError) -> list[Output]:
-        """Take in that a job failed: its item will have no text, or its windows count as silence."""
+        """Take in that a job failed: its item will have no text or no times, or its windows count as silence."""
         if isinstance(job, DetectSpeech):
             return [ErrorEvent.of(error), *self.receive_speech([0.0] * (job.samples.size // WINDOW_SAMPLES))]
         if isinstance(job, JudgeTurn):
             return [ErrorEvent.of(error), *self.receive_judgement(0.0)]
         item = self._conversation.undecoded(job.stream_id)
-        if item is None:
-            return []
-        if not item.decoding.receive_failure():
+        if item and not item.decoding.receive_failure(job):
             item.failure = error
-        return self._decode(item)
+        return self._decode(item) if item else []
 
     def expire(self) -> ErrorEvent:
         """The session has reached its longest time. The connection closes after telling this."""
@@ -411,12 +415,11 @@ class Session:
         if item.options is None or item.failure:
             last_events = [_failed(item, item.failure)] if item.failure else []
             return [*self._conversation.finish(item, last_events)] if item is not self._open_item else []
-        settled, job = item.decoding.advance(item.id, item.options)
+        settled, jobs = item.decoding.advance(item.id, item.options)
         events = _deltas(item, [*told, *settled])
         if item.decoding.is_done:
             return [*self._conversation.finish(item, [*events, _completion(item)])]
-        outputs: list[Output] = [*self._conversation.tell(item, events)]
-        return [*outputs, job] if job else outputs
+        return [*self._conversation.tell(item, events), *jobs]
 
 
 def _turn_rule(config: SessionConfig) -> TurnRule | None:
@@ -463,6 +466,7 @@ def _completion(item: SessionItem) -> TranscriptionCompleted:
         transcript=item.decoding.transcript.text,
         usage=usage(item.options, item.duration_samples, tokens),
         logprobs=log_probabilities(tokens) if item.with_logprobs else None,
+        words=spoken_words(item.decoding.words.words, with_logprobs=item.with_logprobs),
     )
 
 

@@ -75,9 +75,12 @@ class SpeechFinder:
         """Stretches that are over; whoever decodes them takes them out."""
         self.silent_windows = 0
         """How many windows there have been since the last one that may be speech."""
+        self._windows = bytearray()
+        """For each window whether it may be speech."""
         self._earliest = start
         """Where the next stretch can begin: not in what the one before it has already."""
-        self._heard = start // WINDOW_SAMPLES * WINDOW_SAMPLES
+        self._first = start // WINDOW_SAMPLES * WINDOW_SAMPLES
+        self._heard = self._first
         self._lead = rule.prefix_padding_ms * SAMPLE_RATE // 1000
         self._clear = min(_CLEAR, rule.threshold)
         self._faint = min(_FAINT, self._clear)
@@ -95,9 +98,20 @@ class SpeechFinder:
         end = min(self._last + TAIL_WINDOWS * WINDOW_SAMPLES, self._heard)
         return SpeechPiece(self._start, end, self._clear_windows)
 
+    def speech_within(self, start: int, end: int) -> tuple[int, int]:
+        """The same span of positions without the silence at its ends; unchanged if there is nothing but silence."""
+        first = (start - self._first) // WINDOW_SAMPLES
+        windows = self._windows[first : -(-(end - self._first) // WINDOW_SAMPLES)]
+        if not any(windows):
+            return start, end
+        begin = self._first + (first + windows.index(1)) * WINDOW_SAMPLES
+        behind = self._first + (first + windows.rindex(1) + 1) * WINDOW_SAMPLES
+        return max(start, begin), min(end, behind)
+
     def push(self, probability: float) -> None:
         """Take in the next window's speech probability."""
         begin, self._heard = self._heard, self._heard + WINDOW_SAMPLES
+        self._windows.append(probability >= self._faint)
         if probability >= self._faint:
             self.silent_windows = 0
             self._last = self._heard

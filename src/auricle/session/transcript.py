@@ -8,8 +8,9 @@ from dataclasses import replace
 
 from auricle.audio.formats import SAMPLE_RATE
 from auricle.protocol.config import Transcription
-from auricle.protocol.events import DurationUsage, InputTokenDetails, LogProb, TokenUsage
+from auricle.protocol.events import DurationUsage, InputTokenDetails, LogProb, SpokenWord, TokenUsage
 from auricle.session.jobs import Token
+from auricle.session.words import SaidWord
 
 _AUDIO_TOKENS_PER_SECOND = 10
 """How OpenAI counts audio for its gpt-4o models."""
@@ -65,6 +66,21 @@ class ItemTranscript:
 def log_probabilities(tokens: Sequence[Token]) -> list[LogProb]:
     """The wire's form of the tokens' probabilities."""
     return [LogProb(token=t.text, logprob=t.logprob, bytes=list(t.text.encode())) for t in tokens]
+
+
+def spoken_words(words: Sequence[SaidWord] | None, *, with_logprobs: bool) -> list[SpokenWord] | None:
+    """The wire's form of words and their times; None: there are none to tell."""
+    if words is None:
+        return None
+    return [
+        SpokenWord(
+            word=word.text,
+            start=round(word.start / SAMPLE_RATE, 3),
+            end=round(word.end / SAMPLE_RATE, 3),
+            logprob=word.logprob if with_logprobs else None,
+        )
+        for word in words
+    ]
 
 
 def usage(options: Transcription, audio_samples: int, tokens: Sized) -> TokenUsage | DurationUsage:

@@ -11,9 +11,19 @@ from dataclasses import replace
 
 from pydantic import Field
 
-from auricle.engines.base import Engine, Family, ModelInfo, ModelSettings, ModelSpec, Token, Transcript, Utterance
+from auricle.engines.base import (
+    Engine,
+    Family,
+    ModelInfo,
+    ModelSettings,
+    ModelSpec,
+    Token,
+    Transcript,
+    Utterance,
+    words_of,
+)
 from auricle.engines.moonshine import MoonshineModel
-from auricle.engines.rolling import RollingEngine, words_of
+from auricle.engines.rolling import RollingEngine
 
 
 class RedactedSettings(ModelSettings):
