@@ -53,19 +53,19 @@ def test_a_batch_gives_what_each_gives_alone(model: SherpaModel) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tokens", "logprobs", "text", "expected"),
+    ("tokens", "logprobs", "begins_s", "text", "expected"),
     [
-        (["▁Hel", "lo"], [-0.1, -0.2], "Hello", [(" Hel", -0.1), ("lo", -0.2)]),
-        (["▁Hel", "lo"], [], "Hello", [(" Hel", -0.5), ("lo", -0.5)]),
-        (["▁twen", "ty"], [-0.1, -0.2], "20", [(" 20", -0.5)]),
+        (["▁Hel", "lo"], [-0.1, -0.2], [], "Hello", [(" Hel", -0.1, None), ("lo", -0.2, None)]),
+        (["▁Hel", "lo"], [], [0.1, 0.15], "Hello", [(" Hel", -0.5, (1_600, 2_400)), ("lo", -0.5, (2_400, 2_800))]),
+        (["▁twen", "ty"], [-0.1, -0.2], [0.1, 0.2], "20", [(" 20", -0.5, None)]),
     ],
 )
-def test_tokens_have_their_probabilities_where_the_model_tells_them(
-    model: SherpaModel, tokens: list, logprobs: list, text: str, expected: list
+def test_tokens_have_their_probabilities_and_times_where_the_model_tells_them(
+    model: SherpaModel, tokens: list, logprobs: list, begins_s: list, text: str, expected: list
 ) -> None:
-    result = SimpleNamespace(tokens=tokens, ys_log_probs=logprobs, text=text, lang="<|de|>")
-    found = model._transcript(result)
-    assert [(token.text, token.logprob) for token in found.tokens] == expected
+    result = SimpleNamespace(tokens=tokens, ys_log_probs=logprobs, timestamps=begins_s, text=text, lang="<|de|>")
+    found = model._transcript(result, 2_800)
+    assert [(token.text, token.logprob, token.span) for token in found.tokens] == expected
     assert found.language == "de"
 
 

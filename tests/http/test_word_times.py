@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import tiny_transducer
 import tiny_whisper
 from clips import shared_audio, shared_clips, sherpa_moonshine, silence, two_cities
 from conftest import RunningServer, start_server
@@ -44,6 +45,7 @@ from auricle.audio.formats import SAMPLE_RATE, Samples
 from auricle.engines.moonshine import embedded_folder
 
 SILENT, COPY, MINI, SHERPA = "moonshine/silent", "moonshine/copy", "whisper/mini", "sherpa/moonshine"
+TINY = "sherpa/tiny"
 SPEECH_S = (1.20, 41.65)
 """Where the first word begins and the last ends in the clip of the model's wheel, as one hears it."""
 
@@ -245,6 +247,29 @@ def test_whisper_tells_them_too(many: RunningServer) -> None:
         wire.until(COMPLETED)
         (words,) = check_turns(wire)
         assert " ".join(word["word"] for word in words) == QUIET.strip()
+
+
+def test_a_streaming_model_tells_them_with_its_text(tmp_path: Path) -> None:
+    """The small model says the next number every so often while it hears sound."""
+    pytest.importorskip("sherpa_onnx")
+    folder = str(tiny_transducer.build(tmp_path / "tiny"))
+    models = {TINY: {"path": folder, "kind": "transducer", "streaming": True, "languages": ["en"]}}
+    running = start_server(AURICLE_MODEL=TINY, AURICLE_MODELS=json.dumps(models))
+    try:
+        with open_wire(running.socket_url) as wire:
+            wire.update(transcription={"model": TINY}, turn_detection=VAD, include=[WORDS])
+            (words,) = turns(wire, best_of_times(), 1)
+            wire.append(silence(60))
+            (later,) = turns(wire, best_of_times(), 1)
+            assert len(words) > 3
+            shift_s = best_of_times().size / SAMPLE_RATE + 1 + 60
+            assert [word["start"] for word in later] == pytest.approx(
+                [word["start"] + shift_s for word in words], abs=0.3
+            )
+            gaps = [other["start"] - one["start"] for one, other in pairwise(words)]
+            assert all(gap > 0 for gap in gaps)
+    finally:
+        running.stop()
 
 
 def test_an_item_that_is_deleted_while_its_words_are_looked_for_is_gone(server: RunningServer) -> None:

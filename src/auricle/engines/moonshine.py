@@ -406,10 +406,7 @@ class MoonshineModel:
 
     def align(self, jobs: Sequence[Align]) -> list[Alignment | EngineError]:
         """See `Aligner`. Raises EngineError: the model can't be loaded or run, or it isn't known what follows audio."""
-        self.load()
-        self._load_aligner()
-        with engine_errors("Moonshine"):
-            return [Alignment(self._spans(job) if job.tokens else ()) for job in jobs]
+        return [Alignment(self._spans(job) if job.tokens else ()) for job in jobs]
 
     def _load_aligner(self) -> None:
         if self._aligner is not None:
@@ -422,12 +419,24 @@ class MoonshineModel:
         graph = build_aligner(self._folder, by_layer)
         self._aligner = open_network(graph.SerializeToString(), "Moonshine", has_signed_weights=True)
 
-    def _spans(self, job: Align) -> tuple[tuple[int, int], ...]:
+    def attention(self, samples: Samples, ids: Sequence[int]) -> NDArray[np.float32]:
+        """Where its heads look while it takes in a text: (heads, len(ids) + 1, frames), the start before the text.
+
+        Raises EngineError: as `align`.
+        """
+        self.load()
+        self._load_aligner()
         names = [entry.name for entry in self._aligner.get_inputs() if entry.name in self._audio_names]
-        ids = np.array([[START_ID, *_ids(job.tokens)]], np.int64)
-        inputs = self._encoded(job.samples - job.samples.mean(), names) | {"ids": _value(ids)}
-        (weights,) = self._aligner.run_with_ort_values(["weights"], inputs)
-        frames = boundaries(weights.numpy()[0].mean(axis=0)[1:])  # each token's own row: where it is taken in
+        with engine_errors("Moonshine"):
+            inputs = self._encoded(samples - samples.mean(), names)
+            inputs["ids"] = _value(np.array([[START_ID, *ids]], np.int64))
+            (weights,) = self._aligner.run_with_ort_values(["weights"], inputs)
+        found: NDArray[np.float32] = weights.numpy()[0]
+        return found
+
+    def _spans(self, job: Align) -> tuple[tuple[int, int], ...]:
+        # Each token's own row: where it is taken in.
+        frames = boundaries(self.attention(job.samples, _ids(job.tokens)).mean(axis=0)[1:])
         bounds = np.minimum(frames * FRAME_SAMPLES + FIRST_FRAME_SAMPLES, job.samples.size)
         return spans_of([len(token.ids) for token in job.tokens], bounds.tolist())
 

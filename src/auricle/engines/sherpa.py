@@ -30,7 +30,7 @@ from auricle.engines.base import (
 )
 from auricle.engines.rolling import RollingEngine
 from auricle.engines.sherpa_hotwords import Hotwords
-from auricle.engines.sherpa_streaming import StreamingEngine
+from auricle.engines.sherpa_streaming import StreamingEngine, emission_spans
 
 _UNKNOWN_LOGPROB = -0.5
 """For a token whose probability the model doesn't tell: in doubt enough to wait for, not to be dropped."""
@@ -63,8 +63,9 @@ class SherpaFamily(Family):
         """See `Family`."""
         settings = spec.settings
         max_batch = settings.max_batch or (_STREAMING_BATCH if settings.streaming else 1)
-        # Most kinds tell none, and which do shows only in their results.
-        return ModelInfo(spec.name, settings.languages or (), max_batch, has_logprobs=False)
+        # Most kinds tell no probabilities, and which do shows only in their results.
+        languages, has_times = settings.languages or (), _tells_times(settings.kind)
+        return ModelInfo(spec.name, languages, max_batch, has_logprobs=False, has_word_times=has_times)
 
     def load(self, spec: ModelSpec, threads: int) -> Engine:
         """See `Family`."""
@@ -94,7 +95,10 @@ class SherpaModel:
             self._recognizer.decode_streams([stream for stream in streams if stream is not None])
         except RuntimeError as error:
             raise EngineError(f"The model {self._name} failed: {error}") from error
-        return [Transcript(()) if stream is None else self._transcript(stream.result) for stream in streams]
+        return [
+            Transcript(()) if stream is None else self._transcript(stream.result, utterance.samples.size)
+            for stream, utterance in zip(streams, utterances, strict=True)
+        ]
 
     def _stream(self, samples: Samples) -> Any:
         if samples.size == 0:
@@ -103,8 +107,11 @@ class SherpaModel:
         stream.accept_waveform(SAMPLE_RATE, np.pad(samples, (0, max(_MIN_SAMPLES - samples.size, 0))))
         return stream
 
-    def _transcript(self, result: Any) -> Transcript:
-        """Tokens with their probabilities where the model tells both, else words."""
+    def _transcript(self, result: Any, size: int) -> Transcript:
+        """Tokens with their probabilities and times where the model tells them all, else words.
+
+        `size` is how many samples of speech there are.
+        """
         language = result.lang.strip("<|>") or self._only_language
         try:
             text = result.text
@@ -114,12 +121,20 @@ class SherpaModel:
             texts = [token.replace("▁", " ") for token in result.tokens]
         except UnicodeDecodeError:  # a letter is spread over several of them
             texts = []
+        begins_s = list(result.timestamps)
         if "".join(texts).strip() != text.strip():  # so it is too where rules have changed the text
-            texts = [f" {word}" for word in text.split()]
+            texts, begins_s = [f" {word}" for word in text.split()], []
         logprobs = list(result.ys_log_probs)
         if len(logprobs) != len(texts):
             logprobs = [_UNKNOWN_LOGPROB] * len(texts)
-        return Transcript(tuple(Token(text, value) for text, value in zip(texts, logprobs, strict=True)), language)
+        spans = emission_spans(begins_s, size) if len(begins_s) == len(texts) else [None] * len(texts)
+        parts = zip(texts, logprobs, spans, strict=True)
+        return Transcript(tuple(Token(text, value, span=span) for text, value, span in parts), language)
+
+
+def _tells_times(kind: str) -> bool:
+    """Whether models of a kind say with which frame they found each token; those that write as they please don't."""
+    return kind in ("transducer", "sense_voice") or kind.endswith("_ctc")
 
 
 def _only_language(settings: SherpaSettings) -> str | None:

@@ -177,11 +177,11 @@ def _tokens(result: Any, size: int) -> list[Token]:
         texts, logprobs, begins_s = re.findall(r"\s*\S", result.text), [], []
     if len(logprobs) != len(texts):
         logprobs = [_UNKNOWN_LOGPROB] * len(texts)
-    spans = _spans(begins_s, size) if len(begins_s) == len(texts) else [None] * len(texts)
+    spans = emission_spans(begins_s, size) if len(begins_s) == len(texts) else [None] * len(texts)
     return [Token(text, value, span=span) for text, value, span in zip(texts, logprobs, spans, strict=True)]
 
 
-def _spans(begins_s: Sequence[float], size: int) -> list[tuple[int, int] | None]:
+def emission_spans(begins_s: Sequence[float], size: int) -> list[tuple[int, int] | None]:
     """From where to where tokens were said that begin at these times: up to the next one, but not for long."""
     begins = [min(round(begin_s * SAMPLE_RATE), size) for begin_s in begins_s]
     longest = int(_TOKEN_S * SAMPLE_RATE)
