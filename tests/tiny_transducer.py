@@ -4,8 +4,8 @@ Its weights are set by hand. It counts loud audio in its encoder's state: in the
 next number, and then whether that moment sounded low or high: ` one-low two-high three-low`. So its text tells if audio
 was lost, heard twice or mixed up with another stream's. A number and its sound are two tokens.
 
-It comes in two forms: that of icefall's models (Zipformer, LSTM, …), and that of NeMo's (Nemotron), which knows two
-languages: in German it takes low for high.
+It comes in three forms: that of icefall's transducers (Zipformer, LSTM, …), that of NeMo's (Nemotron), which knows two
+languages: in German it takes low for high; and that of NeMo's CTC models.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ _MELS, _FIRST_HIGH_MEL = 80, 30
 _LOUD, _NEMO_LOUD = -9.0, -9.0
 """From such a log energy on in any band it is loud; NeMo's bands are others."""
 _COUNT = len(TOKENS)
+_NEMO_ORDER = [*range(1, _COUNT), 0]
+"""There the blank is the last token."""
 
 
 def build(folder: Path) -> Path:
@@ -66,31 +68,9 @@ def build(folder: Path) -> Path:
 
 def build_nemo(folder: Path) -> Path:
     """Write the model's files in NeMo's form. Returns the folder."""
-    order = [*range(1, _COUNT), 0]  # its blank is the last token
+    order = _NEMO_ORDER
     _write_tokens(folder, [TOKENS[number] for number in order])
-    graph = _Graph()
-    frames = graph.op("Transpose", "audio_signal", perm=[0, 2, 1])
-    counted = graph.op("Reshape", "cache_last_channel", graph.constant(np.int64([-1, 1, 1])))
-    by_output = _add_encoder(graph, frames, counted, _NEMO_LOUD, "unordered", is_swapped="prompt_index")
-    ordered = graph.op("Gather", by_output, graph.constant(np.int64(order)), axis=2)
-    graph.op("Transpose", ordered, output="outputs", perm=[0, 2, 1])
-    graph.op("Div", "length", graph.constant(np.int64([4])), output="encoded_lengths")
-    graph.op("Unsqueeze", "last_count", graph.constant(np.int64([1])), output="cache_last_channel_next")
-    for name in ("cache_last_time", "cache_last_channel_len"):
-        graph.op("Identity", name, output=f"{name}_next")
-    cache, number = (float, "N", 1, 1, 1), (int, "N")
-    caches = {"cache_last_channel": cache, "cache_last_time": cache, "cache_last_channel_len": number}
-    signal = (float, "N", _MELS, _IN_FRAMES + _AHEAD)
-    graph.save(
-        folder / "encoder-tiny.onnx",
-        {"audio_signal": signal, "length": number} | caches | {"prompt_index": number},
-        {"outputs": (float, "N", _COUNT, _OUTPUTS), "encoded_lengths": number}
-        | {f"{name}_next": kind for name, kind in caches.items()},
-        **{"vocab_size": _COUNT - 1, "window_size": _IN_FRAMES + _AHEAD, "chunk_shift": _IN_FRAMES},
-        **{"subsampling_factor": 4, "normalize_type": "NA", "pred_rnn_layers": 1, "pred_hidden": 1},
-        **{f"{name}_dim{dim}": 1 for name in ("cache_last_channel", "cache_last_time") for dim in (1, 2, 3)},
-        **{"prompt_dictionary": '{"en-US": 0, "de-DE": 1}', "auto_prompt_id": 0},
-    )
+    _save_nemo_encoder(folder / "encoder-tiny.onnx", is_ctc=False)
     column, state, whole = (float, "N", _COUNT, 1), (float, 1, "N", 1), (np.int32, "N")
     # Many tokens may come at one moment here, so it must know which number is next: that is in its decoder's state.
     graph = _Graph()
@@ -116,6 +96,13 @@ def build_nemo(folder: Path) -> Path:
     graph.op("Unsqueeze", joined, graph.constant(np.int64([1])), output="logits")
     inputs = {"encoder_outputs": column, "decoder_outputs": column}
     graph.save(folder / "joiner-tiny.onnx", inputs, {"logits": (float, "N", 1, 1, _COUNT)})
+    return folder
+
+
+def build_ctc(folder: Path) -> Path:
+    """Write the model's files in the form of NeMo's CTC models, which can't look back at what was said. Returns it."""
+    _write_tokens(folder, [TOKENS[number] for number in _NEMO_ORDER])
+    _save_nemo_encoder(folder / "model-tiny.onnx", is_ctc=True)
     return folder
 
 
@@ -183,12 +170,50 @@ def _write_tokens(folder: Path, tokens: list[str] | tuple[str, ...]) -> None:
     (folder / "bpe.vocab").write_text("".join(f"{token}\t-1.0\n" for token in ("<unk>", *TOKENS[1:])))
 
 
+def _save_nemo_encoder(path: Path, *, is_ctc: bool) -> None:
+    graph = _Graph()
+    frames = graph.op("Transpose", "audio_signal", perm=[0, 2, 1])
+    counted = graph.op("Reshape", "cache_last_channel", graph.constant(np.int64([-1, 1, 1])))
+    is_swapped = None if is_ctc else "prompt_index"
+    by_output = _add_encoder(graph, frames, counted, _NEMO_LOUD, "unordered", is_swapped=is_swapped, is_ctc=is_ctc)
+    graph.op("Gather", by_output, graph.constant(np.int64(_NEMO_ORDER)), output="ordered", axis=2)
+    if is_ctc:
+        graph.op("LogSoftmax", "ordered", output="outputs", axis=2)
+    else:
+        graph.op("Transpose", "ordered", output="outputs", perm=[0, 2, 1])
+    graph.op("Div", "length", graph.constant(np.int64([4])), output="encoded_lengths")
+    graph.op("Unsqueeze", "last_count", graph.constant(np.int64([1])), output="cache_last_channel_next")
+    for name in ("cache_last_time", "cache_last_channel_len"):
+        graph.op("Identity", name, output=f"{name}_next")
+    cache, number = (float, "N", 1, 1, 1), (int, "N")
+    caches = {"cache_last_channel": cache, "cache_last_time": cache, "cache_last_channel_len": number}
+    signal = (float, "N", _MELS, _IN_FRAMES + _AHEAD)
+    graph.save(
+        path,
+        {"audio_signal": signal, "length": number} | caches | ({} if is_ctc else {"prompt_index": number}),
+        {"outputs": (float, "N", *((_OUTPUTS, _COUNT) if is_ctc else (_COUNT, _OUTPUTS))), "encoded_lengths": number}
+        | {f"{name}_next": kind for name, kind in caches.items()},
+        **{"vocab_size": _COUNT - 1, "window_size": _IN_FRAMES + _AHEAD, "chunk_shift": _IN_FRAMES},
+        **{"subsampling_factor": 4, "normalize_type": "NA", "pred_rnn_layers": 1, "pred_hidden": 1},
+        **{f"{name}_dim{dim}": 1 for name in ("cache_last_channel", "cache_last_time") for dim in (1, 2, 3)},
+        **{"prompt_dictionary": '{"en-US": 0, "de-DE": 1}', "auto_prompt_id": 0},
+    )
+
+
 def _add_encoder(
-    graph: _Graph, frames: str, counted: str, loud_from: float, output: str, *, is_swapped: str | None = None
+    graph: _Graph,
+    frames: str,
+    counted: str,
+    loud_from: float,
+    output: str,
+    *,
+    is_swapped: str | None = None,
+    is_ctc: bool = False,
 ) -> str:
     """From frames (batch, frames, mels) to logits (batch, outputs, tokens) and `last_count` (batch, 1, 1).
 
-    `counted` is the count so far, of the last's shape; of streams where `is_swapped` is 1, low is high.
+    `counted` is the count so far, of the last's shape; of streams where `is_swapped` is 1, low is high. Unless it
+    `is_ctc`, whoever adds to the logits knows when a sound must come.
     """
     shape = graph.constant(np.int64([0, _OUTPUTS, 4, _MELS]))
     mean = graph.op(
@@ -202,10 +227,15 @@ def _add_encoder(
     graph.part(count, 1, -1)
     graph.nodes[-1].output[0] = "last_count"
     word = graph.number(WORD_FRAMES)
-    reached = graph.op("Add", count, graph.number(WORD_FRAMES / 2))
-    number = graph.op("Floor", graph.op("Div", reached, word))
-    before = graph.op("Floor", graph.op("Div", graph.op("Sub", reached, loud), word))
-    is_new = graph.op("Sub", number, before)
+
+    def begins(late: int) -> tuple[str, str]:
+        """The number of the word, and whether its middle was reached just so many outputs ago."""
+        reached = graph.op("Add", count, graph.number(WORD_FRAMES / 2 - late))
+        number = graph.op("Floor", graph.op("Div", reached, word))
+        before = graph.op("Floor", graph.op("Div", graph.op("Sub", reached, loud), word))
+        return number, graph.op("Sub", number, before)
+
+    number, is_new = begins(0)
     digit = graph.op("Mod", number, graph.number(10), fmod=1)
     distance = graph.op("Sub", digit, graph.constant(np.arange(10, dtype=np.float32).reshape(1, 1, 10)))
     mismatch = graph.op("Mul", graph.op("Mul", distance, distance), graph.number(-100))
@@ -219,6 +249,9 @@ def _add_encoder(
         )
         lowness = graph.op("Mul", lowness, by_stream)
     sounds = graph.op("Mul", lowness, graph.constant(np.float32([[[0.5, -0.5]]])))
+    if is_ctc:
+        is_due = graph.op("Mul", begins(1)[1], graph.number(40))
+        sounds = graph.op("Add", sounds, graph.op("Sub", is_due, graph.number(20)))
     blank = graph.op("Mul", loud, graph.number(0))
     return graph.op("Concat", blank, numbers, sounds, output=output, axis=2)
 
