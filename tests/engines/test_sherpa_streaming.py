@@ -16,9 +16,9 @@ from auricle.audio.formats import SAMPLE_RATE, Samples
 from auricle.engines import sherpa_streaming
 from auricle.engines.base import Decode, EngineError, Hypothesis, ModelSpec, Stage, Transcription
 from auricle.engines.registry import catalog, load_engine
-from auricle.engines.sherpa import SherpaSettings, _recognizer
+from auricle.engines.sherpa import SherpaSettings, _may_revise, _recognizer
 from auricle.engines.sherpa_hotwords import Hotwords
-from auricle.engines.sherpa_streaming import StreamingEngine, _tokens
+from auricle.engines.sherpa_streaming import IDLE_S, StreamingEngine, _tokens
 from auricle.settings import Settings
 
 pytest.importorskip("sherpa_onnx")
@@ -281,6 +281,19 @@ def test_more_streams_than_are_kept_cost_only_time(engine: StreamingEngine, monk
     assert len(engine._streams) == 1
 
 
+def test_streams_that_were_given_up_are_let_go(folder: Path) -> None:
+    now_s = 0.0
+    engine = StreamingEngine("sherpa/tiny", Watched(folder), clock=lambda: now_s)
+    given_up, going_on = Speech(sounds(*MIXED), "item_1"), Speech(sounds(*MIXED), "item_2")
+    engine.decode([given_up.job(1.0), going_on.job(1.0)])
+    now_s = IDLE_S
+    going_on.take(engine.decode([going_on.job(2.0)])[0])
+    assert len(engine._streams) == 2
+    now_s += 1
+    going_on.take(engine.decode([going_on.job(3.0)])[0])
+    assert [name for name, _ in engine._streams] == ["item_2"]
+
+
 @pytest.mark.parametrize(
     ("settled", "rest"),
     [
@@ -497,3 +510,18 @@ def test_keywords_have_no_effect_where_the_search_takes_none(engine: StreamingEn
 def test_what_cannot_be_loaded_is_a_clear_error(folder: Path, values: dict, told: str) -> None:
     with pytest.raises(EngineError, match=f"sherpa/tiny.*{told}"):
         load_engine(spec(folder, **values), 1)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, False),
+        ({"options": {"decoding_method": "greedy_search", "blank_penalty": 0.5}}, False),
+        ({"options": BEAM}, True),
+        ({"options": {"rule_fsts": "/models/numbers.fst"}}, True),
+        ({"files": {"rule_fsts": "numbers.fst"}}, True),
+    ],
+)
+def test_only_a_search_or_rules_may_take_text_back(values: dict, expected: bool) -> None:
+    settings = SherpaSettings(path=Path("/models/any"), kind="transducer", streaming=True, **values)
+    assert _may_revise(settings) == expected

@@ -30,14 +30,12 @@ from auricle.engines.base import (
 )
 from auricle.engines.rolling import RollingEngine
 from auricle.engines.sherpa_hotwords import Hotwords
-from auricle.engines.sherpa_streaming import StreamingEngine, emission_spans
+from auricle.engines.sherpa_streaming import UNKNOWN_LOGPROB, StreamingEngine, emission_spans
 
-_UNKNOWN_LOGPROB = -0.5
-"""For a token whose probability the model doesn't tell: in doubt enough to wait for, not to be dropped."""
 _STREAMING_BATCH = 16
 """How many streams that go on are decoded together, where nothing else is set."""
 _REVISING = frozenset({"rule_fsts", "rule_fars", "hr_lexicon", "ctc_graph"})
-"""Options under which text that was found may still become another."""
+"""What the constructor may be given under which text that was found may still become another."""
 _UNITS = ("cjkchar", "bpe", "cjkchar+bpe")
 """In what keywords can be spelled."""
 _MIN_SAMPLES = SAMPLE_RATE // 10
@@ -74,9 +72,8 @@ class SherpaFamily(Family):
             return RollingEngine(SherpaModel(spec.name, settings, threads))
         hotwords = _hotwords(spec.name, settings)
         recognizer = _recognizer(spec.name, settings, threads)
-        is_greedy = settings.options.get("decoding_method", "greedy_search") == "greedy_search"
-        may_revise = not is_greedy or not _REVISING.isdisjoint(settings.options)
-        return StreamingEngine(spec.name, recognizer, hotwords, _only_language(settings), may_revise=may_revise)
+        language, may_revise = _only_language(settings), _may_revise(settings)
+        return StreamingEngine(spec.name, recognizer, hotwords, language, may_revise=may_revise)
 
 
 class SherpaModel:
@@ -126,7 +123,7 @@ class SherpaModel:
             texts, begins_s = [f" {word}" for word in text.split()], []
         logprobs = list(result.ys_log_probs)
         if len(logprobs) != len(texts):
-            logprobs = [_UNKNOWN_LOGPROB] * len(texts)
+            logprobs = [UNKNOWN_LOGPROB] * len(texts)
         spans = emission_spans(begins_s, size) if len(begins_s) == len(texts) else [None] * len(texts)
         parts = zip(texts, logprobs, spans, strict=True)
         return Transcript(tuple(Token(text, value, span=span) for text, value, span in parts), language)
@@ -166,6 +163,12 @@ def _recognizer(name: str, settings: SherpaSettings, threads: int) -> Any:
         return make(**files, **(defaults | settings.options))
     except (RuntimeError, TypeError, ValueError) as error:
         raise EngineError(f"The model {name} can't be loaded from {settings.path}: {error}") from error
+
+
+def _may_revise(settings: SherpaSettings) -> bool:
+    """Whether a streaming model may take back what it found: not in a greedy search, unless rules change its text."""
+    is_greedy = settings.options.get("decoding_method", "greedy_search") == "greedy_search"
+    return not (is_greedy and _REVISING.isdisjoint([*settings.options, *settings.files]))
 
 
 def _hotwords(name: str, settings: SherpaSettings) -> Hotwords | None:

@@ -7,9 +7,10 @@ nothing is decoded twice. All streams of a batch go through the networks togethe
 from __future__ import annotations
 
 import re
+import time
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, takewhile
 from typing import Any
@@ -23,7 +24,9 @@ from auricle.engines.sherpa_hotwords import Hotwords
 from auricle.protocol.config import DEFAULT_DELAY
 
 MAX_STREAMS = 256
-"""How many streams are kept, the newest: a few MB each. One that is forgotten costs decoding its stretch once more."""
+"""How many streams are kept, the newest. One that is forgotten costs decoding its stretch once more."""
+IDLE_S = 30.0
+"""How long a stream is kept of which nothing is heard: a few MB. A stretch goes on or ends within a second or two."""
 
 STOOD_S: Mapping[str, float] = {"minimal": 0.3, "low": 0.6, "medium": 1.0, "high": 1.5, "xhigh": 2.5}
 """Where a search may still change its mind: what stood for so much speech is settled, by the client's `delay`."""
@@ -33,7 +36,7 @@ _LAG_S = 0.3
 _LONGEST_CHUNK_S = 10.0
 _TOKEN_S = 0.2
 """The longest that a token is taken to last: the library tells when it begins, and the next one may come much later."""
-_UNKNOWN_LOGPROB = -0.5
+UNKNOWN_LOGPROB = -0.5
 """For a token whose probability the model doesn't tell: in doubt enough to wait for, not to be dropped."""
 
 
@@ -45,6 +48,8 @@ class _Stream:
     """What the library's stream was made for."""
     online: Any
     """The library's stream."""
+    heard_s: float = 0.0
+    """When something was last heard of it."""
     fed: int = 0
     """How many samples of the stretch it was given."""
     tokens: list[Token] = field(default_factory=list)
@@ -77,6 +82,7 @@ class StreamingEngine:
         language: str | None = None,
         *,
         may_revise: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`recognizer` is an `OnlineRecognizer`, which is warm afterwards; `hotwords` brings keywords into its form.
 
@@ -88,6 +94,7 @@ class StreamingEngine:
         self._language = language
         self._hotwords = hotwords
         self._may_revise = may_revise
+        self._clock = clock
         self._streams: OrderedDict[tuple[str, int], _Stream] = OrderedDict()
         # With so much silence behind it, the last sound of a stretch has gone through the networks.
         self._tail = np.zeros(self._chunk_samples() + int(_LAG_S * SAMPLE_RATE), np.float32)
@@ -105,18 +112,28 @@ class StreamingEngine:
         for stream in streams:
             stream.take(_tokens(self._recognizer.get_result_all(stream.online), stream.fed))
         hypotheses: list[Hypothesis | EngineError] = [self._answer(job) for job in jobs]
-        while len(self._streams) > MAX_STREAMS:
-            self._streams.popitem(last=False)
+        self._forget()
         return hypotheses
+
+    def _forget(self) -> None:
+        """Let go of the oldest streams: those that are too many, and those that were given up without an end."""
+        now_s = self._clock()
+        while self._streams:
+            oldest = next(iter(self._streams.values()))
+            if len(self._streams) <= MAX_STREAMS and now_s - oldest.heard_s <= IDLE_S:
+                return
+            self._streams.popitem(last=False)
 
     def _fed(self, job: Decode) -> _Stream:
         """The job's stream, fed what is new."""
         key = (job.stream_id, job.piece)
-        setup = (job.start, *self._setup(job.options))
+        # What of the options the library takes.
+        setup = (job.start, job.options.language, tuple(job.options.keywords or ()))
         stream = self._streams.get(key)
         if stream is None or stream.setup != setup or stream.fed > job.samples.size:
             stream = self._streams[key] = _Stream(setup, self._open(job.options))
         self._streams.move_to_end(key)
+        stream.heard_s = self._clock()
         stream.online.accept_waveform(SAMPLE_RATE, job.samples[stream.fed :])
         stream.fed = job.samples.size
         if job.is_final:
@@ -124,15 +141,11 @@ class StreamingEngine:
             stream.online.input_finished()
         return stream
 
-    def _setup(self, options: Transcription) -> tuple[str | None, str | None]:
-        """What of the options the library takes: the language, and its own form of the keywords."""
-        return options.language, self._hotwords.of(options.keywords or ()) if self._hotwords else None
-
     def _open(self, options: Transcription) -> Any:
-        language, hotwords = self._setup(options)
+        hotwords = self._hotwords.of(options.keywords or ()) if self._hotwords else None
         stream = self._recognizer.create_stream(hotwords) if hotwords else self._recognizer.create_stream()
-        if language:
-            stream.set_option("language", language)  # only models of many languages look at it
+        if options.language:
+            stream.set_option("language", options.language)  # only models of many languages look at it
         return stream
 
     def _run(self, streams: Sequence[Any]) -> None:
@@ -176,7 +189,7 @@ def _tokens(result: Any, size: int) -> list[Token]:
     if "".join(texts).strip() != result.text.strip():  # an alphabet of its own, or rules have changed the text
         texts, logprobs, begins_s = re.findall(r"\s*\S", result.text), [], []
     if len(logprobs) != len(texts):
-        logprobs = [_UNKNOWN_LOGPROB] * len(texts)
+        logprobs = [UNKNOWN_LOGPROB] * len(texts)
     spans = emission_spans(begins_s, size) if len(begins_s) == len(texts) else [None] * len(texts)
     return [Token(text, value, span=span) for text, value, span in zip(texts, logprobs, spans, strict=True)]
 
