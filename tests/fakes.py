@@ -19,7 +19,7 @@ from auricle.audio.formats import SAMPLE_RATE, WINDOW_SAMPLES, AudioFormat, Samp
 from auricle.engines.base import Decode, DetectSpeech, EngineError, Hypothesis, Token
 from auricle.protocol.config import ModelDirectory, ModelInfo, Pcm, SessionConfig, Transcription
 from auricle.protocol.events import Append, InputAudio, Item, RetrieveItem
-from auricle.session.jobs import Job
+from auricle.session.jobs import Job, LoadModel
 from auricle.session.session import Output, Session, SessionLimits
 
 WINDOW_MS = 32
@@ -85,6 +85,14 @@ def hear(session: Session, outputs: Iterable[Output], probabilities: Iterable[fl
             todo += session.receive_speech(answer)
         else:
             rest.append(output)
+    return rest
+
+
+def loaded(session: Session, outputs: Iterable[Output]) -> list[Output]:
+    """All that is in `outputs` and follows, with models that are there at once."""
+    rest: list[Output] = []
+    for output in outputs:
+        rest += session.receive_loaded(output) if isinstance(output, LoadModel) else [output]
     return rest
 
 

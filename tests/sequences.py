@@ -20,7 +20,7 @@ from auricle.protocol.config import SessionConfig
 from auricle.protocol.dialect import Dialect
 from auricle.protocol.events import SessionUpdated
 from auricle.protocol.ga import GaDialect
-from auricle.session.jobs import Decode, DetectSpeech, Hypothesis, JudgeTurn
+from auricle.session.jobs import Decode, DetectSpeech, Hypothesis, JudgeTurn, LoadModel
 from auricle.session.session import Output, Session, SessionLimits
 
 DIALECTS: list[Dialect] = [GaDialect(MODELS), BetaDialect(MODELS)]
@@ -44,7 +44,10 @@ TRANSCRIPTIONS = [
     {"model": "gpt-4o-transcribe", "prompt": "a b"},
     {"model": "gpt-live-transcribe"},
     {"model": "nobody"},
+    {"model": "fake/many"},
 ]
+UNLOADABLE = "fake/many"
+"""Under this name; its aliases can be had."""
 FORMATS = [("audio/pcm", "pcm16"), ("audio/pcmu", "g711_ulaw"), ("audio/pcma", "g711_alaw")]
 NOISE_REDUCTIONS = [
     None,
@@ -88,7 +91,7 @@ def ops(max_bytes: int = 9_000) -> st.SearchStrategy[list[Op]]:
         talk,
         talk,
         st.tuples(st.just("update"), update),
-        st.tuples(st.sampled_from(["commit", "clear", "hear", "hear", "fail_detection"]), st.none()),
+        st.tuples(st.sampled_from(["commit", "clear", "hear", "hear", "fail_detection", "load"]), st.none()),
         st.tuples(st.sampled_from(["retrieve", "delete"]), st.integers(1, 8)),
         st.tuples(st.sampled_from(["text", "text", "text", "fail_text"]), st.integers(0, 500)),
     )
@@ -117,7 +120,9 @@ def hypothesis(job: Decode, number: int) -> Hypothesis:
 class Play:
     """A session with its client, its detector and its engine, whose answers come when they are told to."""
 
-    def __init__(self, dialect: Dialect, config: SessionConfig, probabilities: list[float]) -> None:
+    def __init__(
+        self, dialect: Dialect, config: SessionConfig, probabilities: list[float], *, loads_at_once: bool = True
+    ) -> None:
         self.dialect = dialect
         self.new_id = numbered_ids()
         self.session = Session("sess_1", 3600, config, LIMITS, self.new_id)
@@ -125,6 +130,8 @@ class Play:
         self.windows_heard = 0
         self.detect: DetectSpeech | None = None
         self.judge: JudgeTurn | None = None
+        self.loads_at_once = loads_at_once
+        self.loads: list[LoadModel] = []
         self.decodes: list[Decode] = []
         """The jobs that are out, one of an item."""
         self.all_decodes: list[Decode] = []
@@ -142,6 +149,10 @@ class Play:
             elif isinstance(output, JudgeTurn):
                 assert self.judge is None, "a second question while one is out"
                 self.judge = output
+            elif isinstance(output, LoadModel):
+                self.loads.append(output)
+                if self.loads_at_once:
+                    self.load()
             elif isinstance(output, Decode):
                 self.ask(output)
             else:
@@ -166,6 +177,14 @@ class Play:
 
     def say(self, **event: Any) -> None:
         self.take(self.session.receive_event(self.dialect.parse(json.dumps(event))))
+
+    def load(self) -> None:
+        """Answer the oldest question for a model."""
+        job = self.loads.pop(0)
+        if job.model == UNLOADABLE:
+            self.take(self.session.receive_failure(job, EngineError("Nowhere to be found.")))
+        else:
+            self.take(self.session.receive_loaded(job))
 
     @property
     def can_hear(self) -> bool:
@@ -206,6 +225,8 @@ class Play:
                 self.say(type=self.dialect.update_type, session=patch(self.dialect, field, value))
             case "hear", _:
                 self.hear()
+            case "load", _ if self.loads:
+                self.load()
             case "fail_detection", _ if self.judge:
                 judge, self.judge = self.judge, None
                 self.take(self.session.receive_failure(judge, EngineError("Of two minds.")))
@@ -229,8 +250,10 @@ class Play:
 
     def finish(self) -> None:
         """Give all answers that are due."""
-        while self.can_hear:
+        while self.can_hear or self.loads:
             self.hear()
+            if self.loads:
+                self.load()
         while self.decodes:
             self.step(("text", len(self.decodes)))
         assert self.detect is None

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import socket
 import ssl
-import subprocess
-import sys
 import threading
 import wave
 from pathlib import Path
@@ -18,6 +15,7 @@ import numpy as np
 import pytest
 import trustme
 from clips import silence
+from command_line import auricle, error_line, text_of
 from conftest import RunningServer
 from websockets.sync.server import ServerConnection, serve
 from wire import BEST_OF_TIMES, best_of_times, open_wire
@@ -30,33 +28,6 @@ from auricle.engines.moonshine import embedded_folder
 MODEL = "moonshine/tiny-en"
 NOBODY = "http://127.0.0.1:9/v1"
 """Port 9 (discard) has no server on any machine of today."""
-
-
-def auricle(*arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("AURICLE_")}
-    return subprocess.run(
-        [sys.executable, "-m", "auricle", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        env=environment | {"COLUMNS": "200"} | variables,
-    )
-
-
-def error_line(result: subprocess.CompletedProcess[str]) -> str:
-    """The one line of an error. Fails if there is more than it, or no failure."""
-    assert result.returncode not in (0, None)
-    assert result.stdout == ""
-    lines = [line for line in result.stderr.splitlines() if line.strip()]
-    assert len(lines) == 1, result.stderr
-    assert lines[0].startswith("Error: ")
-    return lines[0].removeprefix("Error: ")
-
-
-def text_of(result: subprocess.CompletedProcess[str]) -> str:
-    assert result.returncode == 0, result.stderr
-    return result.stdout
 
 
 def write_wav(path: Path, samples: Samples) -> Path:

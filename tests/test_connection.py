@@ -7,7 +7,7 @@ import base64
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 from fakes import MODELS, append, session_with
@@ -22,7 +22,7 @@ from auricle.session.session import Session
 from auricle.session.speech import SURE_WINDOWS
 from auricle.transports.base import TransportClosed
 
-LIMITS = ConnectionLimits(max_session_s=60, max_backlog_s=1, max_outbox_bytes=20_000)
+LIMITS = ConnectionLimits(max_session_s=60, max_backlog_s=1, max_outbox_bytes=20_000, model_wait_s=60)
 
 
 class FakeTransport:
@@ -63,6 +63,12 @@ class FakeScheduler:
         self.jobs: list[Decode] = []
         self.taken_back: list[Decode] = []
         self.answer: Callable[[Decode], Hypothesis] = lambda _: Hypothesis()
+        self.may_load = asyncio.Event()
+        self.may_load.set()
+        self.problem: EngineError | None = None
+        """Why models can't be loaded."""
+        self.used: list[str | None] = []
+        """What the session's settings have named."""
 
     async def run(self, job: Job) -> Speech | Hypothesis:
         if isinstance(job, DetectSpeech):
@@ -75,6 +81,14 @@ class FakeScheduler:
             self.taken_back.append(job)
             raise
         return self.answer(job)
+
+    async def load(self, model: str) -> None:
+        await self.may_load.wait()
+        if self.problem:
+            raise self.problem
+
+    def use(self, session_id: str, model: str | None) -> None:
+        self.used.append(model)
 
     def release(self, session_id: str) -> None:
         self.released.append(session_id)
@@ -304,3 +318,58 @@ async def test_leaving_takes_back_what_is_decoded() -> None:
         await settle(lambda: scheduler.jobs)
     await settle()
     assert scheduler.taken_back == scheduler.jobs
+
+
+# Models
+
+
+def say_model(transport: FakeTransport, model: str) -> None:
+    audio = {"input": {"transcription": {"model": model}}}
+    transport.say(type="session.update", event_id="mine", session={"type": "transcription", "audio": audio})
+
+
+async def test_an_update_is_answered_when_its_model_is_there() -> None:
+    transport, scheduler = FakeTransport(), FakeScheduler()
+    async with connected(transport, scheduler, session_with()):
+        await settle()
+        scheduler.may_load.clear()
+        say_model(transport, "fake/many")
+        transport.say(type="input_audio_buffer.clear")
+        await settle()
+        assert kinds(transport) == ["created"]
+        assert scheduler.used == ["fake/english"]
+        scheduler.may_load.set()
+        await settle()
+        assert kinds(transport) == ["created", "updated", "cleared"]
+        assert scheduler.used == ["fake/english", "fake/many"]
+
+
+async def test_an_update_does_not_wait_longer_than_it_may() -> None:
+    """The Agents SDK gives up after 10 s. Speech then waits for the model instead."""
+    transport, scheduler = FakeTransport(), FakeScheduler()
+    scheduler.may_load.clear()
+    async with connected(transport, scheduler, session_with(), replace(LIMITS, model_wait_s=0.01)):
+        say_model(transport, "fake/many")
+        await settle(lambda: len(transport.sent) == 2, step_s=0.01)
+    assert kinds(transport) == ["created", "updated"]
+    assert scheduler.used[-1] == "fake/many"
+
+
+async def test_a_model_that_cannot_be_loaded_refuses_the_update() -> None:
+    transport, scheduler = FakeTransport(), FakeScheduler()
+    async with connected(transport, scheduler, session_with()):
+        await settle()
+        scheduler.problem = EngineError("It is nowhere.")
+        say_model(transport, "fake/many")
+        await settle()
+        say_model(transport, "fake/english")
+        await settle()
+    assert kinds(transport) == ["created", "error", "updated"]
+    assert transport.sent[1]["error"] == {
+        "type": "server_error",
+        "code": "model_unavailable",
+        "message": "It is nowhere.",
+        "param": "session.audio.input.transcription.model",
+        "event_id": "mine",
+    }
+    assert scheduler.used == ["fake/english", "fake/english"]

@@ -42,7 +42,7 @@ from auricle.protocol.beta import BetaDialect
 from auricle.protocol.config import SessionConfig
 from auricle.protocol.events import ErrorEvent
 from auricle.protocol.ga import GaDialect
-from auricle.session.jobs import Decode, DetectSpeech, Hypothesis
+from auricle.session.jobs import Decode, DetectSpeech, Hypothesis, LoadModel
 from auricle.session.session import Output, Session, SessionLimits
 
 DIALOGUES = sorted((Path(__file__).parent / "dialogues").glob("*.jsonl"))
@@ -112,6 +112,8 @@ class Replay:
             if isinstance(output, DetectSpeech):
                 detectors = [self.detector, *([self.denoised] if output.noise_reduction else [])]
                 self.take(self.session.receive_speech(*(detector.detect([output])[0] for detector in detectors)))
+            elif isinstance(output, LoadModel):
+                self.take(self.session.receive_loaded(output))
             elif isinstance(output, Decode):
                 # A job takes the place of an older one of its item.
                 self.decodes = [job for job in self.decodes if job.stream_id != output.stream_id] + [output]

@@ -57,6 +57,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "connection": {"audio", "errors", "protocol", "session", "scheduler", "transports"},
     "transcribe": {"audio", "engines", "ids", "protocol", "session"},
     "transcript_formats": {"protocol", "transcribe"},
+    "models_command": {"engines"},
     "transcribe_command": {"audio.files", "errors", "recordings", "transcribe", "transcript_formats"},
     "recordings": {"audio", "engines", "errors", "protocol", "transcribe"},
     "explain": {"audio", "engines", "errors", "ids", "protocol", "session"},

@@ -289,6 +289,24 @@ def test_a_job_that_kills_the_process_fails_alone(worker_playing: Callable[..., 
     assert text_of(worker.decode([job(seconds=1)])[0]) == "16000 samples"
 
 
+def test_an_unloaded_process_comes_back_with_the_next_job(worker_playing: Callable[..., Worker], starts: Path) -> None:
+    threads = set(threading.enumerate())
+    worker = worker_playing("works")
+    worker.start()
+    worker.unload()
+    assert (worker.pid, worker.works_since_s) == (None, float("inf"))
+    for thread in set(threading.enumerate()) - threads:  # nobody takes its end for a crash
+        thread.join()
+    assert starts_in(starts) == 1
+    worker.unload()
+    assert text_of(worker.decode([job(seconds=1)])[0]) == "16000 samples"
+    worker.start()  # it is there
+    assert starts_in(starts) == 2
+    worker.unload()
+    worker.start()
+    assert starts_in(starts) == 3
+
+
 def test_stop_ends_a_process_that_loads(worker_playing: Callable[..., Worker], starts: Path) -> None:
     worker = worker_playing("hangs")
     errors: list[EngineError] = []

@@ -1,7 +1,8 @@
 """A Whisper model in miniature, in CTranslate2's format: real files for the real loading code.
 
 Its weights are set by hand. What it says depends on the last token and on how loud the audio is: quiet audio is
-English, and says `QUIET`; loud audio is German, and says `LOUD`. The attention to earlier text is zero.
+English, and says `QUIET`; loud audio is German, and says `LOUD`. Asked to translate, it says `TRANSLATED`: of earlier
+tokens it sees that one alone.
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ from auricle.protocol.languages import LANGUAGE_NAMES
 
 QUIET = " Hello to all of you."
 LOUD = " Guten Tag, schöne Welt👋."
+TRANSLATED = " Good day."
 
 _DEPTH = 32
 _MELS = 80
 _LOUDNESS = _DEPTH - 1
 """The dimension that says how loud the audio is."""
+_TASK = _DEPTH - 2
+"""That which says whether it is to be translated."""
 _THRESHOLD = 0.4
 """Of Whisper's own measure of a frame's loudness: -1 to 1.5."""
 _LANGUAGES = [f"<|{code}|>" for code in LANGUAGE_NAMES if code != "yue"]
@@ -53,11 +57,11 @@ def build(folder: Path, *, is_multilingual: bool = True) -> Path:
 
 
 def _tokenizer(more_pieces: list[str]) -> Tokenizer:
-    """Byte-level BPE like Whisper's: all bytes, some words of the two texts, and tokens that never occur."""
+    """Byte-level BPE like Whisper's: all bytes, some words of the texts, and tokens that never occur."""
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
     pieces = sorted(pre_tokenizers.ByteLevel.alphabet())
     merges = []
-    for word in ("Ġto", "Ġall", "Ġof", "Ġyou", "ĠHello", "ĠGuten", "ĠTag", "Ġsch", "ĠWelt"):
+    for word in ("Ġto", "Ġall", "Ġof", "Ġyou", "ĠHello", "ĠGuten", "ĠTag", "Ġsch", "ĠWelt", "ĠGood", "Ġday"):
         piece = word[0]
         for letter in word[1:]:
             merges.append((piece, letter))
@@ -112,6 +116,8 @@ def _set_decoder(decoder: object, tokenizer: Tokenizer, size: int) -> None:
     values, output = decoder.layer[0].attention.linear[1:]  # type: ignore[attr-defined]
     values.weight[_DEPTH + _LOUDNESS, _LOUDNESS] = 1
     output.weight[_LOUDNESS, _LOUDNESS] = 1
+    to_all, output = decoder.layer[0].self_attention.linear  # type: ignore[attr-defined]
+    to_all.weight[2 * _DEPTH + _TASK, _TASK] = output.weight[_TASK, _TASK] = 1
     embeddings, projection = np.zeros((size, _DEPTH), np.float32), np.zeros((size, _DEPTH), np.float32)
     codes: dict[int, int] = {}
 
@@ -131,6 +137,12 @@ def _set_decoder(decoder: object, tokenizer: Tokenizer, size: int) -> None:
         for before, token in zip([no_times, *ids], ids, strict=False):
             follows(token, before, loudness if before == no_times else 0.0)
         follows(end, ids[-1])
-    assert len(codes) < _LOUDNESS
+    first, *rest = tokenizer.encode(TRANSLATED, add_special_tokens=False).ids
+    for before, token in zip([first, *rest], [*rest, end], strict=True):
+        follows(token, before)
+    # Less likely than the others, but for what the token of the task adds.
+    projection[first, codes[no_times]], projection[first, _TASK] = 7, 6
+    embeddings[tokenizer.token_to_id("<|translate|>"), _TASK] = 1
+    assert len(codes) < _TASK
     decoder.embeddings.weight, decoder.projection.weight = embeddings, projection  # type: ignore[attr-defined]
     decoder.position_encodings.encodings = np.zeros((448, _DEPTH), np.float32)  # type: ignore[attr-defined]

@@ -18,13 +18,12 @@ from pydantic_settings import SettingsError
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 from typer.exceptions import TyperException
 
 from auricle import __version__
 from auricle.audio.files import audio_duration_s, iter_audio
 from auricle.audio.formats import SAMPLE_RATE, AudioFormat, Samples
-from auricle.engines.registry import Catalog, catalog, family_names, find_family, load_engine, turn_judge
+from auricle.engines.registry import Catalog, catalog, load_engine, turn_judge
 from auricle.errors import AuricleError
 from auricle.protocol.config import DEFAULT_DELAY, SessionConfig, Transcription
 from auricle.settings import Settings
@@ -424,40 +423,42 @@ def run_bench(
         raise typer.Exit(1)
 
 
-models_app = typer.Typer(help="List the models and the further names that they go by, or fetch a model's weights.")
+models_app = typer.Typer()
 app.add_typer(models_app, name="models")
 
 
 @models_app.callback(invoke_without_command=True)
 def models(context: typer.Context) -> None:
-    """List the models and the further names that they go by."""
-    if context.invoked_subcommand is not None:
-        return
-    _, offered = _local_models()
-    directory = offered.directory
-    table = Table("model", "languages", "also called", box=None)
-    for model in directory.models:
-        aliases = [name for name in directory.names if directory.find(name) == model and name != model.name]
-        default = " (default)" if model.name == directory.default else ""
-        languages = model.languages if len(model.languages) <= _FEW else (f"{len(model.languages)} languages",)
-        table.add_row(model.name + default, ", ".join(languages) or "any", ", ".join(aliases))
-    out.print(table)
-    names = ", ".join(f"{name}/" for name in family_names())
-    out.print(f"\nThe settings can offer more (see docs/engines.md). Their names begin with {names}.", highlight=False)
+    """List the models and the further names that they go by; fetch or remove a model's weights."""
+    if context.invoked_subcommand is None:
+        list_models()
 
 
-_FEW = 12
-"""So many languages of a model are listed one by one."""
+@models_app.command("list")
+def list_models() -> None:
+    """List the models: what each understands, where it runs, whether its weights are here, and its other names."""
+    from auricle.models_command import show_models
+
+    show_models(_local_models()[1], out)
+
+
+_ModelName = Annotated[str, typer.Argument(help="Its name, such as whisper/small.")]
 
 
 @models_app.command("pull")
-def pull_model(name: Annotated[str, typer.Argument(help="Its name, such as whisper/small.")]) -> None:
+def pull_model(name: _ModelName) -> None:
     """Fetch a model's weights to where the server looks for them."""
-    _, offered = _local_models(name)
-    spec = offered.spec(name)
-    with err.status(f"Fetching {spec.name}…"):
-        place = find_family(spec).fetch(spec)
-    out.print(f"{spec.name} is in {place}", markup=False, highlight=False, soft_wrap=True)
+    from auricle.models_command import pull_weights
+
+    pull_weights(_local_models(name)[1].spec(name), out, err)
+
+
+@models_app.command("remove")
+def remove_model(name: _ModelName) -> None:
+    """Delete a model's weights that were fetched. A folder that you have set as its `path` stays."""
+    from auricle.models_command import remove_weights
+
+    remove_weights(_local_models(name)[1].spec(name), out)
 
 
 @app.command()

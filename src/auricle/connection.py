@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +13,9 @@ import numpy as np
 from auricle.audio.formats import Samples
 from auricle.errors import ClientError, EngineError, Unavailable
 from auricle.protocol.dialect import Dialect
-from auricle.protocol.events import Append, ErrorEvent
+from auricle.protocol.events import Append, ErrorEvent, SessionEvent
 from auricle.scheduler import BatchScheduler
-from auricle.session.jobs import Align, Decode, DetectSpeech, Job, JudgeTurn
+from auricle.session.jobs import Align, Decode, DetectSpeech, Job, JudgeTurn, LoadModel
 from auricle.session.session import Output, Session
 from auricle.transports.base import Transport, TransportClosed
 from auricle.transports.outbox import Outbox
@@ -38,6 +38,8 @@ class ConnectionLimits:
     """Seconds of audio that may wait for their text; then nothing more is read from the client until it is less."""
     max_outbox_bytes: int
     """Bytes of events that may wait for a slow client; then it is disconnected."""
+    model_wait_s: float
+    """Longest time for which a change of the model waits for it to be loaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,7 @@ class Connection:
 
     def introduce(self) -> list[str]:
         """The first messages for a client who joins a session that runs already."""
-        return [message for event in self._session.start() for message in self._dialect.serialize(event, self._new_id)]
+        return self._dialect.serialize(self._session.created, self._new_id)
 
     def hang_up(self) -> None:
         """End the session now, on behalf of whoever may; `run` then comes to its end."""
@@ -200,6 +202,9 @@ class Connection:
                 break
             if isinstance(output, ErrorEvent):
                 self._last_error = output.error.code
+            if isinstance(output, SessionEvent):
+                transcription = output.config.transcription
+                self._scheduler.use(self._session.id, transcription.model if transcription else None)
             if isinstance(output, Job):
                 if not isinstance(output, Decode) or self._may_speak(output.options.model):
                     self._start_job(output)
@@ -235,6 +240,11 @@ class Connection:
     async def _run_job(self, job: Job) -> None:
         try:
             match job:
+                case LoadModel():
+                    with suppress(TimeoutError):  # then the speech waits for it
+                        async with asyncio.timeout(self._limits.model_wait_s):
+                            await self._scheduler.load(job.model)
+                    outputs = self._session.receive_loaded(job)
                 case DetectSpeech():
                     outputs = self._session.receive_speech(*await self._scheduler.run(job))
                 case JudgeTurn():

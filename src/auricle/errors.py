@@ -68,6 +68,16 @@ class EngineError(AuricleError):
     code = "transcription_error"
 
 
+class ModelUnavailable(EngineError):
+    """A model that a session or request names can't be loaded. `param` is the wire's path to the name."""
+
+    code = "model_unavailable"
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
 class Unavailable(AuricleError):
     """The server can't take this on now; the client should come back later."""
 

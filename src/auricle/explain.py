@@ -40,6 +40,7 @@ from auricle.protocol.events import (
     TranscriptionCompleted,
     TranscriptionDelta,
 )
+from auricle.session.jobs import LoadModel
 from auricle.session.session import Output, Session, SessionLimits
 
 if TYPE_CHECKING:
@@ -210,6 +211,8 @@ class _Player:
                     if isinstance(alignment, EngineError):
                         raise alignment
                     self._perform(self._session.receive_alignment(output, alignment))
+                case LoadModel():
+                    self._perform(self._session.receive_loaded(output))
                 case _:
                     self.story.events.append((self._now_s, output))
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, overload
 
 from auricle.engines.base import EngineError, ModelInfo, SpeechDetector, TurnJudge
 from auricle.protocol.config import ModelDirectory
-from auricle.session.jobs import Align, Alignment, Decode, DetectSpeech, Hypothesis, Job, JudgeTurn, Speech, Stage
+from auricle.session.jobs import Align, Alignment, Decode, DetectSpeech, Hypothesis, JudgeTurn, Speech, Stage
 from auricle.worker import TextJob, TextResult, Worker
+
+logger = logging.getLogger(__name__)
 
 J = TypeVar("J")
 R = TypeVar("R")
@@ -123,6 +127,123 @@ class Lane(Generic[J, R]):
                 future.set_result(result)
 
 
+@dataclass(frozen=True, slots=True)
+class Residence:
+    """When a model is in memory."""
+
+    at_start: bool = False
+    """It is loaded with the server, not when it is needed first."""
+    idle_s: float = math.inf
+    """After so long in which nobody needed it, it is unloaded."""
+
+
+class ServedModel:
+    """A model that the server offers: its process, the batches of its jobs, and who needs it to be there.
+
+    Owned by the scheduler; all methods run on the event loop. Whatever takes time is done by one thread, one after the
+    other, so a job that comes while the model is being unloaded finds it loaded again.
+    """
+
+    def __init__(self, info: ModelInfo, worker: Worker, residence: Residence, clock: Clock) -> None:
+        self.name = info.name
+        self.residence = residence
+        self._worker = worker
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=info.name)
+        self.lane: Lane[TextJob, TextResult] = Lane(
+            self._decode,
+            max_batch=info.max_batch,
+            rank=_stage,
+            may_wait=lambda job: _stage(job) is not Stage.FINAL,
+            # What piled up while a process was started or replaced is soon done, and no sign of too much to do.
+            works_since=lambda: worker.works_since_s,
+            clock=clock,
+        )
+        self._sessions: set[str] = set()
+        """Those whose settings name it."""
+        self._calls = 0
+        """Of `load` and `run`, that are not answered yet."""
+        self._loading: asyncio.Future[None] | None = None
+        self._unloading: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def use(self, session_id: str) -> None:
+        """A session's settings name it."""
+        self._sessions.add(session_id)
+        self._watch()
+
+    def leave(self, session_id: str) -> None:
+        """They don't any more, if they ever did."""
+        if session_id in self._sessions:
+            self._sessions.remove(session_id)
+            self._watch()
+
+    async def load(self) -> None:
+        """Wait until it is ready for jobs; it gets so even if nobody waits. Raises EngineError: it can't be loaded."""
+        with self._needed():
+            self.prepare()
+            if self._loading:
+                await asyncio.shield(self._loading)
+
+    def prepare(self) -> None:
+        """Begin to load it unless it is there; nobody waits for that."""
+        if self._loading is None and (self._unloading or self._worker.works_since_s == math.inf):
+            self._loading = self._in_thread(self._worker.start)
+            self._loading.add_done_callback(self._loaded)
+
+    async def run(self, job: TextJob) -> TextResult:
+        """Have a job executed together with others. Raises EngineError."""
+        with self._needed():
+            return await self.lane.run(job)
+
+    async def stop(self) -> None:
+        """End its process; what is not finished is cancelled."""
+        if self._timer:
+            self._timer.cancel()
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        await asyncio.get_running_loop().run_in_executor(None, self._worker.stop)
+
+    async def _decode(self, jobs: list[TextJob]) -> Sequence[TextResult | EngineError]:
+        return await self._in_thread(self._worker.decode, jobs)
+
+    def _in_thread(self, function: Callable[..., R], *arguments: object) -> asyncio.Future[R]:
+        return asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+
+    def _loaded(self, loading: asyncio.Future[None]) -> None:
+        self._loading = None
+        self._watch()
+        if not loading.cancelled() and (error := loading.exception()):
+            # Who waits for it may have given up by now.
+            logger.warning("The model %s can't be loaded: %s", self.name, error)
+
+    @contextmanager
+    def _needed(self) -> Iterator[None]:
+        """It stays during the block."""
+        self._calls += 1
+        self._watch()
+        try:
+            yield
+        finally:
+            self._calls -= 1
+            self._watch()
+
+    def _watch(self) -> None:
+        """Begin anew to wait until nobody has needed it for long enough."""
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+        if not (self._sessions or self._calls) and self.residence.idle_s < math.inf:
+            self._timer = asyncio.get_running_loop().call_later(self.residence.idle_s, self._unload)
+
+    def _unload(self) -> None:
+        if self._worker.works_since_s < math.inf:
+            logger.info("The model %s was not needed for %g s and is unloaded.", self.name, self.residence.idle_s)
+            self._unloading = self._in_thread(self._worker.unload)
+            self._unloading.add_done_callback(self._unloaded)
+
+    def _unloaded(self, _: asyncio.Future[None]) -> None:
+        self._unloading = None
+
+
 class BatchScheduler:
     """Runs the jobs of all sessions: speech and turns are judged in a thread each, decoding is a worker process's.
 
@@ -138,52 +259,47 @@ class BatchScheduler:
         workers: Mapping[str, Worker],
         judge: TurnJudge | None = None,
         denoised: SpeechDetector | None = None,
+        residences: Mapping[str, Residence] | None = None,
         clock: Clock = time.monotonic,
     ) -> None:
-        """`workers` has one for each model, by its name.
+        """`workers` has one for each model, by its name; `residences` has those that don't come on use and stay.
 
         Without a `judge`, or a detector on audio `denoised`, no session may ask for one.
         """
         self._detector = detector
         self._denoised = denoised
-        self._models = models
-        self._workers = workers
+        self._directory = models
         self._judge = judge
-        names = ("detect", "denoise", "judge", *workers)
+        names = ("detect", "denoise", "judge")
         self._threads = {name: ThreadPoolExecutor(1, thread_name_prefix=name) for name in names}
         self._judgements: Lane[JudgeTurn, float] = Lane(self._judge_turns, max_batch=1)
         self._detections: Lane[DetectSpeech, list[float]] = Lane(self._detect, max_batch=64)
         self._denoised_detections: Lane[DetectSpeech, list[float]] = Lane(
             self._detect_denoised, max_batch=1, clock=clock
         )
-        self._decodings = {model.name: self._decoding_lane(model, clock) for model in models.models}
-
-    def _decoding_lane(self, model: ModelInfo, clock: Clock) -> Lane[TextJob, TextResult]:
-        worker = self._workers[model.name]
-
-        async def decode(jobs: list[TextJob]) -> Sequence[TextResult | EngineError]:
-            return await self._in_thread(model.name, worker.decode, jobs)
-
-        return Lane(
-            decode,
-            max_batch=model.max_batch,
-            rank=_stage,
-            may_wait=lambda job: _stage(job) is not Stage.FINAL,
-            # What piled up while a process was started or replaced is soon done, and no sign of too much to do.
-            works_since=lambda: worker.works_since_s,
-            clock=clock,
-        )
+        residences = residences or {}
+        self._models = {
+            info.name: ServedModel(info, workers[info.name], residences.get(info.name, Residence()), clock)
+            for info in models.models
+        }
 
     async def start(self) -> None:
-        """Wait until the default model is warm; others start when they are needed. Raises EngineError: it can't be."""
+        """Wait until the default model is warm, and those that are to be there from the start.
+
+        Raises EngineError: the default model can't be. Without one of the others the server goes on.
+        """
         await self._in_thread("detect", self._detector.load)
         if self._denoised:
             await self._in_thread("denoise", self._denoised.load)
         if self._judge:
             await self._in_thread("judge", self._judge.load)
-        await self._in_thread(self._models.default, self._workers[self._models.default].start)
         for lane in self._lanes:
             lane.start()
+        default = self._served(self._directory.default)
+        others = [model for model in self._models.values() if model.residence.at_start and model is not default]
+        problem, *_ = await asyncio.gather(*(model.load() for model in (default, *others)), return_exceptions=True)
+        if problem:
+            raise problem
 
     async def stop(self) -> None:
         """End the workers; what is not finished is cancelled."""
@@ -191,8 +307,8 @@ class BatchScheduler:
             lane.stop()
         for threads in self._threads.values():
             threads.shutdown(wait=False, cancel_futures=True)
-        for worker in self._workers.values():
-            await asyncio.get_running_loop().run_in_executor(None, worker.stop)
+        for model in self._models.values():
+            await model.stop()
 
     @overload
     async def run(self, job: DetectSpeech) -> Speech: ...
@@ -202,7 +318,7 @@ class BatchScheduler:
     async def run(self, job: Decode) -> Hypothesis: ...
     @overload
     async def run(self, job: Align) -> Alignment: ...
-    async def run(self, job: Job) -> Speech | float | TextResult:
+    async def run(self, job: DetectSpeech | JudgeTurn | TextJob) -> Speech | float | TextResult:
         """Have a job executed together with others. Raises EngineError."""
         match job:
             case DetectSpeech(noise_reduction=None):
@@ -213,24 +329,43 @@ class BatchScheduler:
             case JudgeTurn():
                 return await self._judgements.run(job)
             case Decode() | Align():
-                return await self._decodings[self._own_name(job.options.model)].run(job)
+                return await self._served(job.options.model).run(job)
+
+    async def load(self, model: str) -> None:
+        """Wait until a model, given by any of its names, is ready for jobs. Raises EngineError: it can't be loaded."""
+        await self._served(model).load()
+
+    def prepare(self, model: str) -> None:
+        """Begin to load a model, given by any of its names, which will soon be needed."""
+        self._served(model).prepare()
+
+    def use(self, session_id: str, model: str | None) -> None:
+        """A session's settings name this model now, or none, and need it to be there until `release`."""
+        used = self._served(model) if model else None
+        for other in self._models.values():
+            if other is not used:
+                other.leave(session_id)
+        if used:
+            used.use(session_id)
 
     @property
     def _lanes(self) -> tuple[Lane[Any, Any], ...]:
-        return self._detections, self._denoised_detections, self._judgements, *self._decodings.values()
+        decodings = (model.lane for model in self._models.values())
+        return self._detections, self._denoised_detections, self._judgements, *decodings
 
     def lag_s(self, model: str) -> float:
         """How long speech that has ended waits these days for a model, given by any of its names."""
         # Taking noise out costs as much as decoding, and nothing begins for those who wait for it.
-        return max(self._decodings[self._own_name(model)].lag_s, self._denoised_detections.lag_s)
+        return max(self._served(model).lane.lag_s, self._denoised_detections.lag_s)
 
-    def _own_name(self, model: str) -> str:
-        info = self._models.find(model)
+    def _served(self, model: str) -> ServedModel:
+        info = self._directory.find(model)
         assert info is not None, "the dialect has checked the name"
-        return info.name
+        return self._models[info.name]
 
     def release(self, session_id: str) -> None:
-        """Forget what speech detection keeps for a session that has ended."""
+        """A session has ended: it needs no model, and what speech detection keeps for it can be forgotten."""
+        self.use(session_id, None)
         self._threads["detect"].submit(self._detector.release, session_id)
         if self._denoised:
             self._threads["denoise"].submit(self._denoised.release, session_id)

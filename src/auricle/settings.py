@@ -95,6 +95,12 @@ class Settings(BaseSettings):
         exclude=True,
         description="Models to offer besides the embedded one, and what is set about each: see docs/engines.md",
     )
+    model_wait_s: float = Field(
+        8, ge=0, description="Longest time for which a session's change of its model waits for it to be loaded"
+    )
+    model_idle_s: float = Field(
+        600, gt=0, description="After so long in which no session or request needed it, a model is unloaded; inf: never"
+    )
     threads: int = Field(max(_usable_cores() - 1, 1), ge=1, description="Threads that a decoding step may use")
     decode_timeout_s: float = Field(60, gt=0, description="After this long in one batch the worker counts as hung")
 

@@ -40,16 +40,20 @@ def verbose_json(
     seconds: float,
     language: str | None = None,
     granularities: Collection[Granularity] = BY_DEFAULT,
+    *,
+    translated: bool = False,
 ) -> dict[str, Any]:
     """OpenAI's `verbose_json` of a recording of so many seconds.
 
-    `language` is what was said to be spoken; else it is that of most segments. `granularities` says of what it has
-    times: for `word` the segments have theirs.
+    `language` is what was said to be spoken; else it is that of most segments. That of a translation is English.
+    `granularities` says of what it has times: for `word` the segments have theirs.
     """
+    if translated:
+        language = "en"
     found = Counter(segment.language for segment in segments if segment.language).most_common(1)
     spoken = without_region(language) if language else found[0][0] if found else "en"
     body = {
-        "task": "transcribe",
+        "task": "translate" if translated else "transcribe",
         "language": language_name(spoken),
         "duration": round(seconds, 3),
         "text": plain(segments),

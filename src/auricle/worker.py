@@ -125,17 +125,17 @@ class _Process:
 
 
 class Worker:
-    """A supervised process that decodes batches. Its methods block. `decode` belongs to one thread; `stop` to any.
+    """A supervised process that decodes batches. Its methods block, and belong to one thread but for `stop`.
 
     A process that ends is replaced at once, by a thread that waits for that, so that loading is in no item's latency.
-    The first is started by `start`, or else with the first batch.
+    The first is started by `start`, or else with the first batch; so is the first after `unload`.
     """
 
     def __init__(self, spec: WorkerSpec) -> None:
         self._spec = spec
         self._process: _Process | None = None
         self._first_start_s: float | None = None
-        """How long it took; None: it has not succeeded yet."""
+        """How long it took; None: it has not succeeded yet, or the process was ended since it was not needed."""
         self._is_stopped = False
         self._in_use = threading.Lock()
         """Held while a process is started or works."""
@@ -155,9 +155,12 @@ class Worker:
         return process.loaded_s if process else math.inf
 
     def start(self) -> None:
-        """Start the process and wait until its model is warm. Raises EngineError: it can't be loaded."""
+        """Start the process, unless it is there, and wait until its model is warm. Raises EngineError: it can't be."""
         with self._in_use:
-            self._start_first()
+            if self._first_start_s is None:
+                self._start_first()
+            elif self._process is None:
+                self._restart()
 
     def _start_first(self) -> None:
         began_s = time.monotonic()
@@ -166,6 +169,12 @@ class Worker:
         except WorkerDied as error:
             raise EngineError(f"The worker process of {self._spec.model.name} did not start: {error}") from error
         self._first_start_s = time.monotonic() - began_s
+
+    def unload(self) -> None:
+        """End the process until it is needed again."""
+        with self._in_use:
+            self._first_start_s = None
+            self._end_process()
 
     def stop(self) -> None:
         """End the process for good, in the middle of a batch if need be."""
@@ -241,7 +250,8 @@ class Worker:
         """The life of a thread that goes with a process: when it has ended, have another in its place."""
         process.wait_for_end()
         with self._in_use:
-            if self._is_stopped or process.loaded_s == math.inf or self._process not in (None, process):
+            is_wanted = not self._is_stopped and self._first_start_s is not None
+            if not is_wanted or process.loaded_s == math.inf or self._process not in (None, process):
                 return  # none is wanted, whoever started it knows, or `decode` was quicker
             logger.warning("The worker process has ended and is started again.")
             self._end_process()

@@ -14,6 +14,7 @@ from fakes import (
     heard,
     jobs_of,
     live_of,
+    loaded,
     said,
     session_with,
     speak,
@@ -62,7 +63,7 @@ def talk(session: Session, windows: int = 100) -> Decode:
 
 def update(session: Session, **changes: object) -> list:
     event = UpdateSession(apply=lambda config: SessionConfig(**{**dict(config), **changes}))
-    updated, *outputs = session.receive_event(event)
+    updated, *outputs = loaded(session, session.receive_event(event))
     assert isinstance(updated, SessionUpdated)
     return outputs
 

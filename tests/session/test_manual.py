@@ -36,6 +36,7 @@ from auricle.protocol.events import (
     TranscriptionCompleted,
     TranscriptionDelta,
 )
+from auricle.session.jobs import LoadModel
 from auricle.session.session import Session, SessionLimits
 
 
@@ -51,7 +52,8 @@ def error_of(outputs: list) -> tuple:
 
 def test_the_first_event_tells_the_settings() -> None:
     session = manual()
-    assert session.start() == [SessionCreated(session_id="sess_1", expires_at=3600, config=session.config)]
+    created = SessionCreated(session_id="sess_1", expires_at=3600, config=session.config)
+    assert session.start() == [created, LoadModel(OPTIONS.model)]
 
 
 def test_a_commit_makes_an_item_and_its_text_follows() -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from auricle.audio.formats import Samples
 from auricle.errors import EngineError
-from auricle.protocol.config import ModelInfo, Transcription
+from auricle.protocol.config import ModelInfo, Transcription, Translation
 from auricle.session.jobs import (
     Align,
     Alignment,
@@ -42,14 +42,17 @@ __all__ = [
     "ModelSettings",
     "ModelSpec",
     "OfflineModel",
+    "Progress",
     "Speech",
     "SpeechDetector",
     "Stage",
     "Token",
     "Transcript",
     "Transcription",
+    "Translation",
     "TurnJudge",
     "Utterance",
+    "Whereabouts",
     "Word",
     "aligned",
     "letters_of",
@@ -103,6 +106,10 @@ class ModelSettings(BaseModel):
     languages: tuple[str, ...] | None = Field(
         None, description="Languages that it understands, ISO 639-1. Else what its family knows of it"
     )
+    load: Literal["start", "use"] = Field(
+        "use", description="`start`: loaded with the server, and it stays. Else on its first use"
+    )
+    idle_s: float | None = Field(None, gt=0, description="After so long unused it is unloaded. Else `model_idle_s`")
     max_batch: int | None = Field(None, ge=1, description="Most utterances decoded together. Else its family's choice")
 
 
@@ -126,6 +133,24 @@ class ModelSpec:
         return self.name.partition("/")[2]
 
 
+Progress = Callable[[int, int], None]
+"""Is told how many bytes have come, of how many as far as that is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Whereabouts:
+    """Where a model runs, and where its weights are."""
+
+    device: str = ""
+    """Such as `cpu`; empty: that is not known."""
+    place: str = ""
+    """The folder, cache or service of its weights; empty: that is not known."""
+    size_bytes: int | None = None
+    """Of the weights; None: they are not there, or not ours to measure."""
+    is_here: bool = True
+    """Whether it can be loaded as far as weights go."""
+
+
 class Family(ABC):
     """Models of one kind, whose names begin alike. It has no state: every process makes its own.
 
@@ -146,9 +171,20 @@ class Family(ABC):
         Raises EngineError: it can't be had. The message names the model, the place, and what to do.
         """
 
-    def fetch(self, spec: ModelSpec) -> str:
+    def whereabouts(self, spec: ModelSpec) -> Whereabouts:
+        """Where a model runs, and what is known of its weights. Loads nothing."""
+        return Whereabouts()
+
+    def fetch(self, spec: ModelSpec, progress: Progress) -> str:
         """Put the weights where `load` looks for them. Returns where that is. Raises EngineError: it can't be done."""
         raise EngineError(f"There is nothing to fetch for {spec.name}.")
+
+    def remove(self, spec: ModelSpec) -> int:
+        """Delete the weights that `fetch` has fetched, and nothing else. Returns how many bytes that frees.
+
+        Raises EngineError: there are none.
+        """
+        raise EngineError(f"There is nothing to remove for {spec.name}.")
 
 
 class SpeechDetector(Protocol):

@@ -35,8 +35,10 @@ from auricle.engines.base import (
     Token,
     Transcript,
     Utterance,
+    Whereabouts,
 )
 from auricle.engines.biasing import Biasing, Logits, Said, phrases_of
+from auricle.engines.hub import in_folder
 from auricle.engines.loops import length_without_loop
 from auricle.engines.moonshine_graph import HEADS, build_aligner, build_graphs, cache_names
 from auricle.engines.onnx_network import engine_errors, open_network
@@ -99,6 +101,13 @@ class MoonshineFamily(Family):
         settings = spec.settings
         languages, max_batch = settings.languages or ("en",), settings.max_batch or 1
         return ModelInfo(spec.name, languages, max_batch, has_word_times=bool(settings.heads))
+
+    def whereabouts(self, spec: ModelSpec) -> Whereabouts:
+        """See `Family`."""
+        try:
+            return in_folder(spec.settings.path or embedded_folder(), "cpu")
+        except EngineError:
+            return Whereabouts("cpu", "the wheel moonshine-voice", is_here=False)
 
     def load(self, spec: ModelSpec, threads: int) -> Engine:
         """See `Family`."""

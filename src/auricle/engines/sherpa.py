@@ -27,7 +27,9 @@ from auricle.engines.base import (
     Token,
     Transcript,
     Utterance,
+    Whereabouts,
 )
+from auricle.engines.hub import in_folder
 from auricle.engines.rolling import RollingEngine
 from auricle.engines.sherpa_hotwords import Hotwords
 from auricle.engines.sherpa_streaming import UNKNOWN_LOGPROB, StreamingEngine, emission_spans
@@ -64,6 +66,10 @@ class SherpaFamily(Family):
         # Most kinds tell no probabilities, and which do shows only in their results.
         languages, has_times = settings.languages or (), _tells_times(settings.kind)
         return ModelInfo(spec.name, languages, max_batch, has_logprobs=False, has_word_times=has_times)
+
+    def whereabouts(self, spec: ModelSpec) -> Whereabouts:
+        """See `Family`."""
+        return in_folder(spec.settings.path, str(spec.settings.options.get("provider", "cpu")))
 
     def load(self, spec: ModelSpec, threads: int) -> Engine:
         """See `Family`."""

@@ -27,7 +27,9 @@ from auricle.engines.base import (
     Token,
     Transcript,
     Transcription,
+    Translation,
     Utterance,
+    Whereabouts,
 )
 from auricle.engines.rolling import RollingEngine
 from auricle.protocol.config import without_region
@@ -54,6 +56,7 @@ class UpstreamSettings(ModelSettings):
     api_key: SecretStr | None = None
     model: str | None = Field(None, description="What the service calls it. Else the name after `upstream/`")
     logprobs: bool = Field(False, description="Ask for log-probabilities. Not all services know them")
+    translates: bool = Field(False, description="The service has `/audio/translations` for this model")
     timeout_s: float = Field(20, gt=0, description="Longest time for an utterance, with all retries")
     max_retries: int = Field(2, ge=0)
 
@@ -66,7 +69,18 @@ class UpstreamFamily(Family):
     def info(self, spec: ModelSpec) -> ModelInfo:
         """See `Family`."""
         settings = spec.settings
-        return ModelInfo(spec.name, settings.languages or (), settings.max_batch or _CALLS, settings.logprobs)
+        max_batch = settings.max_batch or _CALLS
+        return ModelInfo(
+            spec.name,
+            settings.languages or (),
+            max_batch,
+            has_logprobs=settings.logprobs,
+            can_translate=settings.translates,
+        )
+
+    def whereabouts(self, spec: ModelSpec) -> Whereabouts:
+        """See `Family`."""
+        return Whereabouts("elsewhere", str(spec.settings.base_url))
 
     def load(self, spec: ModelSpec, threads: int) -> Engine:
         """See `Family`. Nothing is asked of the service before there is speech."""
@@ -85,7 +99,7 @@ class UpstreamModel:
         self._settings = settings
         languages = settings.languages or ()
         self._only_language = languages[0] if len(languages) == 1 else None
-        self._url = str(settings.base_url).rstrip("/") + "/audio/transcriptions"
+        self._url = str(settings.base_url).rstrip("/") + "/audio/"
         key = settings.api_key
         self._client = httpx2.Client(
             headers={"Authorization": f"Bearer {key.get_secret_value()}"} if key else {},
@@ -102,7 +116,7 @@ class UpstreamModel:
         if utterance.samples.size == 0:
             return Transcript(())
         try:
-            answer = self._ask(_wav(utterance.samples), self._fields(utterance.options))
+            answer = self._ask(utterance)
         except EngineError as error:
             return error
         language = utterance.options.language or self._only_language
@@ -110,7 +124,7 @@ class UpstreamModel:
 
     def _fields(self, options: Transcription) -> dict[str, str]:
         fields = {"model": self._model, "response_format": "json"}
-        if options.language:
+        if options.language and not isinstance(options, Translation):  # which takes any language
             fields["language"] = without_region(options.language)
         if prompt := " ".join(filter(None, [options.prompt, ", ".join(options.keywords or ())])):
             fields["prompt"] = prompt
@@ -118,17 +132,20 @@ class UpstreamModel:
             fields["include[]"] = "logprobs"
         return fields
 
-    def _ask(self, audio: bytes, fields: dict[str, str]) -> dict[str, Any]:
+    def _ask(self, utterance: Utterance) -> dict[str, Any]:
         """The service's answer. Raises EngineError: there is none, or it is no transcription."""
         import httpx2
 
+        audio, fields = _wav(utterance.samples), self._fields(utterance.options)
+        is_translated = isinstance(utterance.options, Translation)
+        url = self._url + ("translations" if is_translated else "transcriptions")
         deadline_s = time.monotonic() + self._settings.timeout_s
         wait_s = _FIRST_WAIT_S
         for retries_left in range(self._settings.max_retries, -1, -1):
             left_s = max(deadline_s - time.monotonic(), 0.001)
             try:
                 file = ("speech.wav", audio, "audio/wav")
-                response = self._client.post(self._url, data=fields, files={"file": file}, timeout=left_s)
+                response = self._client.post(url, data=fields, files={"file": file}, timeout=left_s)
             except httpx2.HTTPError as error:
                 problem = self._failure(f"can't be reached ({type(error).__name__})")
                 asked_wait_s = None

@@ -30,11 +30,15 @@ from auricle.engines.base import (
     ModelInfo,
     ModelSettings,
     ModelSpec,
+    Progress,
     Token,
     Transcript,
     Transcription,
+    Translation,
     Utterance,
+    Whereabouts,
 )
+from auricle.engines.hub import HubModel, in_folder
 from auricle.engines.loops import length_without_loop
 from auricle.engines.rolling import RollingEngine
 from auricle.protocol.config import without_region
@@ -48,6 +52,11 @@ _MANY = ("tiny", "base", "small", "medium", "large-v1", "large-v2", "large-v3", 
 SIZES = (*_ENGLISH, *_MANY)
 """The models that faster-whisper has names for: those for English, and those for many languages."""
 _WITH_CANTONESE = ("large-v3", "large", "large-v3-turbo", "turbo")
+_WITHOUT_TRANSLATION = (*_ENGLISH, "large-v3-turbo", "turbo")
+"""Turbo was trained for transcription alone."""
+
+_FILES = ("config.json", "preprocessor_config.json", "model.bin", "tokenizer.json", "vocabulary.*")
+"""Those of a repository that are needed, as faster-whisper fetches them."""
 
 WINDOW_SAMPLES = 30 * SAMPLE_RATE
 """What the model hears at a time. Shorter audio is padded, as in its training."""
@@ -86,7 +95,9 @@ class WhisperFamily(Family):
         known = tuple(code for code in LANGUAGE_NAMES if code != "yue" or name in _WITH_CANTONESE)
         languages = settings.languages or (("en",) if name in _ENGLISH else known)
         max_batch = settings.max_batch or (_BATCH if settings.device == "cuda" else 1)
-        return ModelInfo(spec.name, languages, max_batch, has_word_times=True)
+        return ModelInfo(
+            spec.name, languages, max_batch, has_word_times=True, can_translate=name not in _WITHOUT_TRANSLATION
+        )
 
     def load(self, spec: ModelSpec, threads: int) -> Engine:
         """See `Family`."""
@@ -94,33 +105,42 @@ class WhisperFamily(Family):
         model.warm_up()
         return RollingEngine(model)
 
-    def fetch(self, spec: ModelSpec) -> str:
+    def whereabouts(self, spec: ModelSpec) -> Whereabouts:
         """See `Family`."""
-        from faster_whisper.utils import download_model
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+        device = spec.settings.device
+        if (on_hub := _on_hub(spec)) is None:
+            return in_folder(spec.settings.path, device)
+        folder = on_hub.find()
+        return in_folder(folder, device) if folder else Whereabouts(device, str(on_hub.cache), is_here=False)
 
-        if spec.settings.path is not None:
+    def fetch(self, spec: ModelSpec, progress: Progress) -> str:
+        """See `Family`."""
+        if (on_hub := _on_hub(spec)) is None:
             raise EngineError(f"{spec.name} has a folder of its own, {spec.settings.path}. There is nothing to fetch.")
-        try:
-            return str(download_model(spec.name_in_family))
-        except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-            raise EngineError(f"{spec.name} can't be fetched from the Hugging Face hub: {error}") from error
+        return str(on_hub.fetch(progress))
+
+    def remove(self, spec: ModelSpec) -> int:
+        """See `Family`."""
+        if (on_hub := _on_hub(spec)) is None:
+            message = f"{spec.name} has a folder of its own, {spec.settings.path}. It is yours to remove."
+            raise EngineError(message)
+        return on_hub.remove()
+
+
+def _on_hub(spec: ModelSpec) -> HubModel | None:
+    """Its repository; None: it has a folder of its own."""
+    if spec.settings.path is not None:
+        return None
+    from faster_whisper.utils import _MODELS as REPOSITORIES
+
+    name = spec.name_in_family
+    return HubModel(spec.name, REPOSITORIES.get(name, name), _FILES)
 
 
 def _folder(spec: ModelSpec) -> Path:
     """Where the weights are. Raises EngineError: they aren't."""
-    if spec.settings.path is None:
-        from faster_whisper.utils import download_model
-        from huggingface_hub.constants import HF_HUB_CACHE
-        from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-        try:
-            return Path(download_model(spec.name_in_family, local_files_only=True))
-        except (LocalEntryNotFoundError, HFValidationError):
-            message = (
-                f"The weights of {spec.name} are not in {HF_HUB_CACHE}. Fetch them: auricle models pull {spec.name}"
-            )
-            raise EngineError(f"{message} (or set the model's `path`).") from None
+    if on_hub := _on_hub(spec):
+        return on_hub.folder()
     folder: Path = spec.settings.path
     for file in ("model.bin", "config.json", "tokenizer.json"):
         if not (folder / file).is_file():
@@ -152,6 +172,7 @@ class _Window:
     """Tokens that are told as if they had been said before."""
     languages: tuple[str, ...]
     """Those that come into question."""
+    is_translated: bool
 
 
 class WhisperModel:
@@ -232,7 +253,10 @@ class WhisperModel:
 
         (window,) = self._windows(0, job.samples, job.options)
         encoded = self._network.encode(StorageView.from_array(self._window_features(window.samples)[np.newaxis]))
-        begin = self._begin(self._spoken([window], encoded)[0])[:-1]  # the mark for no timestamps is put there
+        language = self._spoken([window], encoded)[0]
+        begin = self._begin(language, is_translated=window.is_translated)[
+            :-1
+        ]  # the mark for no timestamps is put there
         ids = [number for token in job.tokens for number in token.ids]
         frames = max(job.samples.size // _FRAME_SAMPLES, 2)
         (result,) = self._network.align(encoded, begin, [ids], frames)
@@ -245,11 +269,14 @@ class WhisperModel:
         return spans_of([len(token.ids) for token in job.tokens], bounds)
 
     def _windows(self, index: int, samples: Samples, options: Transcription) -> Iterator[_Window]:
+        if isinstance(options, Translation) and not self._language_ids:
+            raise EngineError(f"The model {self._name} knows English alone, and can't translate.")
         before = self._told_before(options)
         asked = [without_region(code) for code in ([options.language] if options.language else options.languages or ())]
         languages = tuple(code for code in asked if code in self._language_ids) or tuple(self._language_ids)
         for start in range(0, samples.size, WINDOW_SAMPLES):
-            yield _Window(index, samples[start : start + WINDOW_SAMPLES], before, languages)
+            window = samples[start : start + WINDOW_SAMPLES]
+            yield _Window(index, window, before, languages, isinstance(options, Translation))
 
     def _told_before(self, options: Transcription) -> tuple[int, ...]:
         """The tokens of prompt and keywords, as text that was said before; the end of them, if they are too many."""
@@ -264,7 +291,10 @@ class WhisperModel:
         features = np.stack([self._window_features(window.samples) for window in windows])
         encoded = self._network.encode(StorageView.from_array(features))
         languages = self._spoken(windows, encoded)
-        prompts = [[*window.before, *self._begin(lang)] for window, lang in zip(windows, languages, strict=True)]
+        prompts = [
+            [*window.before, *self._begin(language, is_translated=window.is_translated)]
+            for window, language in zip(windows, languages, strict=True)
+        ]
         longest = max(window.samples.size for window in windows)
         max_tokens = min(_MAX_TOKENS, longest * _MAX_TOKENS_PER_S // SAMPLE_RATE + _EXTRA_TOKENS)
         results = self._network.generate(
@@ -296,11 +326,12 @@ class WhisperModel:
             spoken.append(next((code for code in codes if code in window.languages), window.languages[0]))
         return spoken
 
-    def _begin(self, language: str) -> list[int]:
+    def _begin(self, language: str, *, is_translated: bool) -> list[int]:
         """The tokens before the text: of a model of many languages, its language and task too."""
         tokenizer = self._tokenizer
-        task = [self._language_ids[language], tokenizer.transcribe] if self._language_ids else []
-        return [tokenizer.sot, *task, tokenizer.no_timestamps]
+        task = tokenizer.translate if is_translated else tokenizer.transcribe
+        language_and_task = [self._language_ids[language], task] if self._language_ids else []
+        return [tokenizer.sot, *language_and_task, tokenizer.no_timestamps]
 
     def _tokens(self, result: Any) -> tuple[Token, ...]:
         ids = [number for number in result.sequences_ids[0] if number < self._tokenizer.eot]

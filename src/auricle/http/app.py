@@ -7,6 +7,7 @@ from fastapi_offline import FastAPIOffline
 
 from auricle import __version__
 from auricle.connection import ConnectionLimits
+from auricle.engines.base import ModelSpec
 from auricle.engines.registry import Catalog, catalog, denoised_detector, turn_judge
 from auricle.engines.silero import SileroDetector
 from auricle.http import calls, playground, realtime, service, transcriptions
@@ -17,7 +18,7 @@ from auricle.http.state import ServerState
 from auricle.protocol.beta import BetaDialect
 from auricle.protocol.ga import GaDialect
 from auricle.recordings import RecordingLimits, RecordingTranscriber
-from auricle.scheduler import BatchScheduler
+from auricle.scheduler import BatchScheduler, Residence
 from auricle.session.session import SessionLimits
 from auricle.settings import Settings
 from auricle.transports.ice import IceNetwork
@@ -68,6 +69,7 @@ def _server_state(settings: Settings) -> ServerState:
             max_session_s=settings.max_session_s,
             max_backlog_s=settings.max_backlog_s,
             max_outbox_bytes=settings.max_outbox_bytes,
+            model_wait_s=settings.model_wait_s,
         ),
         max_sessions=settings.max_sessions,
         max_lag_s=settings.max_lag_s,
@@ -92,4 +94,14 @@ def _scheduler(settings: Settings, offered: Catalog) -> BatchScheduler:
         name: Worker(WorkerSpec(spec, settings.threads, settings.decode_timeout_s))
         for name, spec in offered.specs.items()
     }
-    return BatchScheduler(SileroDetector.embedded(), offered.directory, workers, turn_judge(), denoised_detector())
+    residences = {name: _residence(settings, spec) for name, spec in offered.specs.items()}
+    return BatchScheduler(
+        SileroDetector.embedded(), offered.directory, workers, turn_judge(), denoised_detector(), residences
+    )
+
+
+def _residence(settings: Settings, spec: ModelSpec) -> Residence:
+    """When a model is in memory: the default one, and those that are loaded at the start, always."""
+    if spec.name == settings.model or spec.settings.load == "start":
+        return Residence(at_start=True)
+    return Residence(idle_s=spec.settings.idle_s or settings.model_idle_s)

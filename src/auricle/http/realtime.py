@@ -81,6 +81,8 @@ def _ephemeral(
     dialect = state.dialects[name]
     config = dialect.update(SessionConfig(), patch, path)
     state.check_room()  # a key that opens no session would only be tried
+    if config.transcription:
+        state.scheduler.prepare(config.transcription.model)
     ephemeral = EphemeralKey(name, patch, int(time.time()) + seconds)
     # No session runs yet, so none has an end: the live service answers 0 here too.
     return state.authenticator.mint(ephemeral), ephemeral.expires_at, dialect.session_object(new_id("sess"), 0, config)

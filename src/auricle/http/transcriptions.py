@@ -1,4 +1,4 @@
-"""`POST /v1/audio/transcriptions`: a whole recording to text, as OpenAI's API has it."""
+"""`POST /v1/audio/transcriptions` and `/translations`: a whole recording to text, as OpenAI's API has it."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from auricle.protocol.config import (
     ServerVad,
     Setting,
     Transcription,
+    Translation,
 )
 from auricle.protocol.events import LogProb
 from auricle.protocol.validation import validated
@@ -64,10 +65,10 @@ class TranscriptionRequest(Setting):
     stream: bool = False
     chunking_strategy: Annotated[ServerVad, BeforeValidator(_chunking)] = DEFAULT_TURN_DETECTION
 
-    def transcription(self) -> Transcription:
+    def options(self, kind: type[Transcription]) -> Transcription:
         """What the engine is told. Raises ClientError."""
         names = ("model", "language", "languages", "prompt", "keywords")
-        return validated(TypeAdapter(Transcription), {name: getattr(self, name) for name in names})
+        return validated(TypeAdapter(kind), {name: getattr(self, name) for name in names})
 
 
 _REQUEST = TypeAdapter(TranscriptionRequest)
@@ -100,29 +101,45 @@ _FORM_SCHEMA = {
 }
 
 
-@router.post(
-    "/v1/audio/transcriptions",
-    tags=["Audio"],
-    openapi_extra=_FORM_SCHEMA,
-    response_class=Response,
-    responses={200: {"content": {"application/json": {}, "text/plain": {}, "text/vtt": {}, "text/event-stream": {}}}},
-)
+_ROUTE: dict[str, Any] = {
+    "tags": ["Audio"],
+    "openapi_extra": _FORM_SCHEMA,
+    "response_class": Response,
+    "responses": {
+        200: {"content": {"application/json": {}, "text/plain": {}, "text/vtt": {}, "text/event-stream": {}}}
+    },
+}
+
+
+@router.post("/v1/audio/transcriptions", **_ROUTE)
 async def create_transcription(state: State, request: Request) -> Response:
     """Turn a recording of any format into text."""
+    return await _transcribe(state, request, Transcription)
+
+
+@router.post("/v1/audio/translations", **_ROUTE)
+async def create_translation(state: State, request: Request) -> Response:
+    """Turn a recording of any format and language into English text."""
+    return await _transcribe(state, request, Translation)
+
+
+async def _transcribe(state: ServerState, request: Request, kind: type[Transcription]) -> Response:
     if state.is_draining:
         raise Unavailable("The server is shutting down.")
     with state.recordings.place():
-        return await _transcribe(state, request)
+        return await _in_place(state, request, kind)
 
 
-async def _transcribe(state: ServerState, request: Request) -> Response:
+async def _in_place(state: ServerState, request: Request, kind: type[Transcription]) -> Response:
     async with read_form(request, state.max_file_bytes, _MAX_FIELDS, _MAX_FIELD_BYTES) as form:
         file = form.get("file")
         if not isinstance(file, UploadFile):
             message = "Missing required parameter: 'file', a part of the form with a filename."
             raise ClientError("missing_required_parameter", message, "file")
         wanted = validated(_REQUEST, _fields(form))
-        options = state.models.resolve(wanted.transcription(), "")
+        options = state.models.resolve(wanted.options(kind), "")
+        if kind is Translation:
+            state.models.check_translation(options.model, "model")
         _check(wanted)
         with_words = _with_words(wanted, state.models, options.model)
         pieces = state.recordings.transcribe(file.file, Recording(options, wanted.chunking_strategy, with_words))
@@ -257,7 +274,8 @@ def _answer(
             return Response(vtt(segments), media_type="text/vtt")
         case "verbose_json":
             granularities = wanted.timestamp_granularities or BY_DEFAULT
-            return JSONResponse(verbose_json(segments, seconds, options.language, granularities))
+            translated = isinstance(options, Translation)
+            return JSONResponse(verbose_json(segments, seconds, options.language, granularities, translated=translated))
     body: dict[str, Any] = {"text": plain(segments)}
     if wanted.include:
         body["logprobs"] = [token.model_dump() for token in _tokens(segments)]

@@ -68,6 +68,7 @@ class BetaDialect(Dialect):
 
     name = "beta"
     update_type = "transcription_session.update"
+    transcription_path = "input_audio_transcription"
 
     def settings_object(self, config: SessionConfig) -> dict[str, Any]:
         settings: dict[str, Any] = {
@@ -84,9 +85,7 @@ class BetaDialect(Dialect):
         session = validated(_SESSION, settings, path)
         return SessionConfig(
             format=_FORMATS[session.input_audio_format or "pcm16"],
-            transcription=self.resolved(
-                session.input_audio_transcription, joined_path(path, "input_audio_transcription")
-            ),
+            transcription=self.resolved(session.input_audio_transcription, joined_path(path, self.transcription_path)),
             noise_reduction=self.reduced(
                 session.input_audio_noise_reduction, joined_path(path, "input_audio_noise_reduction")
             ),

@@ -125,6 +125,10 @@ class Transcription(Setting):
     delay: Literal["minimal", "low", "medium", "high", "xhigh"] | None = Field(None, exclude_if=_absent)
 
 
+class Translation(Transcription):
+    """The same for a text that is wanted in English, whatever is spoken. No session can ask for it."""
+
+
 Include = Literal["item.input_audio_transcription.logprobs", "item.input_audio_transcription.words"]
 
 
@@ -166,6 +170,8 @@ class ModelInfo:
     """Whether it tells how likely its tokens are."""
     has_word_times: bool = False
     """Whether it can tell when words were said."""
+    can_translate: bool = False
+    """Whether it gives the text in English where another language is spoken."""
 
 
 class ModelDirectory:
@@ -244,6 +250,14 @@ class ModelDirectory:
             self.check_logprobs(name, param)
         if WORDS in include:
             self.check_word_times(name, param)
+
+    def check_translation(self, name: str, param: str) -> None:
+        """Raises ClientError: the model with this name can't translate. `param` is what names it."""
+        model = self.find(name)
+        if model is not None and not model.can_translate:
+            able = [name for name in self.names if self._by_name[name].can_translate]
+            hint = f"Supported values are: {one_of(able)}." if able else "No other model of this server can."
+            raise ClientError("invalid_value", f"The model '{name}' can't translate. {hint}", param)
 
     def find(self, name: str) -> ModelInfo | None:
         """The model behind a name or alias."""

@@ -65,6 +65,8 @@ class Dialect(ABC):
     name: ClassVar[DialectName]
     update_type: ClassVar[str]
     """The client event that changes settings."""
+    transcription_path: ClassVar[str]
+    """Where the transcription settings stand in the session object."""
 
     def __init__(self, models: ModelDirectory) -> None:
         self.models = models
@@ -111,7 +113,11 @@ class Dialect(ABC):
             raise ClientError("invalid_type", "Invalid type for 'type': expected a string.", "type")
         if kind == self.update_type:
             update = validated(_UPDATE, event)
-            return UpdateSession(event_id=update.event_id, apply=partial(self.update, patch=update.session))
+            return UpdateSession(
+                event_id=update.event_id,
+                apply=partial(self.update, patch=update.session),
+                model_param=f"session.{self.transcription_path}.model",
+            )
         if kind in _BUFFER_EVENTS:
             return validated(_BUFFER_EVENTS[kind], event)
         if kind in CONVERSATION_EVENTS:

@@ -84,6 +84,8 @@ class UpdateSession(ClientEventBase):
 
     apply: Callable[[SessionConfig], SessionConfig]
     """The settings afterwards, made by the dialect. Raises ClientError, and then nothing changes."""
+    model_param: str | None = None
+    """The wire's path to the model's name."""
 
 
 BufferEvent = Append | Commit | Clear | RetrieveItem | DeleteItem
@@ -234,6 +236,11 @@ class DurationUsage(ServerEventBase):
     seconds: int
 
 
+class SpokenLanguage(ServerEventBase):
+    code: str
+    """ISO 639-1."""
+
+
 class TranscriptionCompleted(ServerEventBase):
     """The whole text of an item: all its deltas joined."""
 
@@ -247,6 +254,8 @@ class TranscriptionCompleted(ServerEventBase):
     logprobs: list[LogProb] | None = Field(None, exclude_if=lambda value: value is None)
     words: list[SpokenWord] | None = Field(None, exclude_if=lambda value: value is None)
     """An extension: only where it was asked for and the times are known."""
+    languages: list[SpokenLanguage] | None = Field(None, exclude_if=lambda value: value is None)
+    """Those of the text, in their order; absent where the engine tells none."""
 
 
 class TranscriptionError(ServerEventBase):

@@ -69,6 +69,7 @@ class GaDialect(Dialect):
 
     name = "ga"
     update_type = "session.update"
+    transcription_path = "audio.input.transcription"
 
     def settings_object(self, config: SessionConfig) -> dict[str, Any]:
         audio_input: dict[str, Any] = {
@@ -85,7 +86,7 @@ class GaDialect(Dialect):
         audio_input = session.audio.input
         return SessionConfig(
             format=audio_input.format or Pcm(),
-            transcription=self.resolved(audio_input.transcription, f"{path}.audio.input.transcription"),
+            transcription=self.resolved(audio_input.transcription, f"{path}.{self.transcription_path}"),
             noise_reduction=self.reduced(audio_input.noise_reduction, f"{path}.audio.input.noise_reduction"),
             turn_detection=self.detected(audio_input.turn_detection, f"{path}.audio.input.turn_detection"),
             turn_detection_given="turn_detection" in audio_input.model_fields_set,

@@ -40,6 +40,11 @@ class Conversation:
         """The items whose text is not complete, oldest first."""
         return [item for item in self._unfinished if not item.is_finished]
 
+    @property
+    def undecoded_samples(self) -> int:
+        """The length of those, as far as they are committed."""
+        return sum(item.duration_samples for item in self.unfinished)
+
     def get(self, item_id: str) -> SessionItem | None:
         """A committed item that is remembered."""
         return self._items.get(item_id)

@@ -75,6 +75,8 @@ class ItemDecoding:
         is decoded before it has ended.
         """
         self.transcript = ItemTranscript()
+        self.languages: list[str] = []
+        """Those of its text, ISO 639-1, in their order, as far as the engine tells them."""
         self.read = read
         """Where the audio is; it moves when the utterance is committed."""
         self._recent = recent
@@ -86,6 +88,8 @@ class ItemDecoding:
         self._settled = ""
         """What was told of the first stretch that is not done."""
         self._tentative: tuple[Token, ...] = ()
+        self._language: str | None = None
+        """That of this stretch, by what was found in it last."""
         self._decoded_end: int | None = None
         """Up to where the first stretch that is not done was decoded last."""
         self._next_end = 0
@@ -149,6 +153,7 @@ class ItemDecoding:
             return []
         (job, piece), self._asked = self._asked, None
         self._is_streaming = hypothesis.is_streaming
+        self._language = hypothesis.language
         if job.is_final:
             return self._finish_piece(hypothesis.committed, job.options)
         self._decoded_end = piece.end
@@ -176,6 +181,8 @@ class ItemDecoding:
         if not is_believable(tokens, piece.clear_windows):
             tokens = ()
         told = self.transcript.extend(tokens)
+        if self._language and self.transcript.of_piece and self._language not in self.languages:
+            self.languages.append(self._language)
         if not self._is_streaming:
             self._recent.add(piece.start, self.read(piece.start, piece.end), self.transcript.of_piece, options)
         self.words.add(piece.start, piece.end, self.transcript.of_piece)

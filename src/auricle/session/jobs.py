@@ -112,7 +112,15 @@ class Align:
     """Which stretch of the item it is."""
 
 
-Job = DetectSpeech | JudgeTurn | Decode | Align
+@dataclass(frozen=True, slots=True)
+class LoadModel:
+    """Have a model ready for `Decode`, or give up waiting for that: it is then waited for with the speech."""
+
+    model: str
+    """Its name or an alias."""
+
+
+Job = LoadModel | DetectSpeech | JudgeTurn | Decode | Align
 
 
 @dataclass(frozen=True, slots=True)

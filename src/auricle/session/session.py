@@ -35,6 +35,7 @@ from auricle.protocol.events import (
     SessionUpdated,
     SpeechStarted,
     SpeechStopped,
+    SpokenLanguage,
     TranscriptionCompleted,
     TranscriptionDelta,
     TranscriptionError,
@@ -46,7 +47,8 @@ from auricle.session.conversation import Conversation
 from auricle.session.decoding import ItemDecoding
 from auricle.session.input_buffer import InputAudioBuffer, to_ms, to_samples
 from auricle.session.item import SessionItem
-from auricle.session.jobs import Align, Alignment, DetectSpeech, Hypothesis, Job, JudgeTurn, Token
+from auricle.session.jobs import Align, Alignment, DetectSpeech, Hypothesis, Job, JudgeTurn, LoadModel, Token
+from auricle.session.loading import ModelLoading
 from auricle.session.transcript import log_probabilities, spoken_words, usage
 from auricle.session.turns import MAX_JUDGED_SAMPLES, TurnChange, TurnDetector, TurnRule
 from auricle.session.waiting import Entry, WaitingLine, duration_s
@@ -108,6 +110,7 @@ class Session:
         """Of windows that come after the one at which the turn is being judged, as they are and cleaned of noise."""
         self._is_judging = False
         self._waiting = WaitingLine()
+        self._loading = ModelLoading()
         self._conversation = Conversation(limits.kept_audio_s)
 
     # What the connection looks at
@@ -125,22 +128,26 @@ class Session:
     @property
     def backlog_s(self) -> float:
         """Seconds of audio that came in and wait for speech detection or for their text."""
-        undecoded = sum(item.duration_samples for item in self._conversation.unfinished)
-        return (self._buffer.unheard_samples + undecoded) / SAMPLE_RATE + self._waiting.weight_s
+        samples = self._buffer.unheard_samples + self._conversation.undecoded_samples
+        return samples / SAMPLE_RATE + self._waiting.weight_s
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing is open: no turn, no event that waits, no item without its text."""
         has_open_turn = self._turns is not None and self._open_item is not None
-        return self._has_heard_all and not (
-            has_open_turn or self._waiting.first is not None or self._conversation.unfinished
-        )
+        has_waiting = self._waiting.first is not None or self._loading.holds_update
+        return self._has_heard_all and not (has_open_turn or has_waiting or self._conversation.unfinished)
 
     # What happens to it
 
-    def start(self) -> list[SessionCreated]:
-        """The first event; it has the settings as they are now, and changes nothing."""
-        return [SessionCreated(session_id=self.id, expires_at=self._expires_at, config=self.config)]
+    @property
+    def created(self) -> SessionCreated:
+        """The first event that a client is told, with the settings as they are now."""
+        return SessionCreated(session_id=self.id, expires_at=self._expires_at, config=self.config)
+
+    def start(self) -> list[Output]:
+        """The session begins: its first event, and the job that gets ready the model that it names by now."""
+        return [self.created, *self._loading.begin(self.config)]
 
     def receive_event(self, event: ClientEvent) -> list[Output]:
         """Take in what the client said. Its faults come back as error events and change nothing."""
@@ -177,8 +184,15 @@ class Session:
             item.decoding.words.receive(job.piece, alignment)
         return self._decode(item) if item else []
 
+    def receive_loaded(self, job: LoadModel, error: EngineError | None = None) -> list[Output]:
+        """Take in that a model is ready, that it was waited for long enough, or the `error` why it can't be loaded."""
+        errors, settings = self._loading.end(job, error)
+        return [*errors, *(self._use(settings) if settings else ()), *self._handle_waiting()]
+
     def receive_failure(self, job: Job, error: EngineError) -> list[Output]:
-        """Take in that a job failed: its item will have no text or no times, or its windows count as silence."""
+        """Take in that a job failed: its item has no text or no times, its windows count as silence, its update is refused."""
+        if isinstance(job, LoadModel):
+            return self.receive_loaded(job, error)
         if isinstance(job, DetectSpeech):
             return [ErrorEvent.of(error), *self.receive_speech([0.0] * (job.samples.size // WINDOW_SAMPLES))]
         if isinstance(job, JudgeTurn):
@@ -198,10 +212,8 @@ class Session:
 
     def fail_unfinished(self, error: EngineError) -> list[Output]:
         """Give up on all items that have no text yet."""
-        outputs: list[Output] = []
-        for item in self._conversation.unfinished:
-            outputs += self._conversation.finish(item, [_failed(item, error)])
-        return outputs
+        unfinished = self._conversation.unfinished
+        return [event for item in unfinished for event in self._conversation.finish(item, [_failed(item, error)])]
 
     # Client events
 
@@ -212,25 +224,26 @@ class Session:
     def _handle_waiting(self) -> list[Output]:
         """Handle what waits, as far as speech detection has come."""
         outputs: list[Output] = []
-        while (first := self._waiting.first) is not None and self._has_heard_before(first):
+        while (first := self._waiting.first) is not None and self._may_handle(first):
             outputs += self._handle(self._waiting.take())
         return outputs + self._detect()
 
-    def _has_heard_before(self, entry: Entry) -> bool:
+    def _may_handle(self, entry: Entry) -> bool:
+        if self._loading.holds_update:
+            return False
         if isinstance(entry, Append | np.ndarray):
             return True
-        if isinstance(entry, Commit) and self._has_heard_all and self._can_commit:
+        if isinstance(entry, Commit) and self._has_heard_all and _can_commit(self._buffer):
             # The commit takes what the resampler holds back too, so that must be heard as well.
             self._buffer.flush()
         return self._has_heard_all
 
     def _handle(self, entry: Entry) -> list[Output]:
-        match entry:
-            case np.ndarray():
-                self._buffer.append(entry)
-                return []
-            case ErrorEvent():
-                return [entry]
+        if isinstance(entry, ErrorEvent):
+            return [entry]
+        if isinstance(entry, np.ndarray):
+            self._buffer.append(entry)
+            return []
         try:
             return self._handle_event(entry)
         except ClientError as error:
@@ -245,12 +258,15 @@ class Session:
             case Clear():
                 return self._clear()
             case UpdateSession():
-                return self._update(event)
+                settings = event.apply(self.config)
+                jobs = self._loading.hold(event, self.config, settings)
+                return self._use(settings) if jobs is None else [*jobs]
             case RetrieveItem():
                 item = self._conversation.find(event.item_id, "retrieving", "item_retrieve_invalid_item_id")
                 return [ItemRetrieved(item=item.on_wire(self.config.format.audio_format))]
             case DeleteItem():
-                return self._delete(event)
+                item = self._conversation.find(event.item_id, "deleting", "item_delete_invalid_item_id")
+                return [ItemDeleted(item_id=item.id), *self._conversation.delete(item)]
             case _:
                 assert_never(event)
 
@@ -261,12 +277,8 @@ class Session:
         self._buffer.append_bytes(event.audio)
         return []
 
-    @property
-    def _can_commit(self) -> bool:
-        return self._buffer.duration_samples >= to_samples(MIN_COMMIT_MS)
-
     def _commit_by_hand(self) -> list[Output]:
-        if not self._can_commit:
+        if not _can_commit(self._buffer):
             raise _buffer_too_small(self._buffer.duration_samples)
         return self._commit(self._buffer.appended)
 
@@ -278,8 +290,8 @@ class Session:
         self._conversation.forget_speech()
         return [Cleared()]
 
-    def _update(self, event: UpdateSession) -> list[Output]:
-        before, self.config = self.config, event.apply(self.config)
+    def _use(self, settings: SessionConfig) -> list[Output]:
+        before, self.config = self.config, settings
         if self.config.format != before.format:
             self._buffer.use_format(self.config.format.audio_format)
         outputs: list[Output] = [SessionUpdated(session_id=self.id, expires_at=self._expires_at, config=self.config)]
@@ -301,10 +313,6 @@ class Session:
         if item:
             item.go_with(self.config)
         return outputs
-
-    def _delete(self, event: DeleteItem) -> list[Output]:
-        item = self._conversation.find(event.item_id, "deleting", "item_delete_invalid_item_id")
-        return [ItemDeleted(item_id=item.id), *self._conversation.delete(item)]
 
     # Speech and turns
 
@@ -404,11 +412,8 @@ class Session:
         self._buffer.drop_before(end)
         self._close_turn()
         self._conversation.add(item)
-        outputs: list[Output] = [
-            Committed(previous_item_id=previous_id, item_id=item.id),
-            ItemAdded(previous_item_id=previous_id, item=item.on_wire()),
-        ]
-        return [*outputs, *self._decode(item)]
+        added = ItemAdded(previous_item_id=previous_id, item=item.on_wire())
+        return [Committed(previous_item_id=previous_id, item_id=item.id), added, *self._decode(item)]
 
     def _decode(self, item: SessionItem, told: Sequence[Token] = ()) -> list[Output]:
         """Tell what is new of an item's text, and have the rest decoded."""
@@ -424,6 +429,10 @@ class Session:
 
 def _turn_rule(config: SessionConfig) -> TurnRule | None:
     return TurnRule.of(config.turn_detection, config.noise_reduction) if config.turn_detection else None
+
+
+def _can_commit(buffer: InputAudioBuffer) -> bool:
+    return buffer.duration_samples >= to_samples(MIN_COMMIT_MS)
 
 
 def _expired(max_session_s: float) -> ClientError:
@@ -467,6 +476,7 @@ def _completion(item: SessionItem) -> TranscriptionCompleted:
         usage=usage(item.options, item.duration_samples, tokens),
         logprobs=log_probabilities(tokens) if item.with_logprobs else None,
         words=spoken_words(item.decoding.words.words, with_logprobs=item.with_logprobs),
+        languages=[SpokenLanguage(code=code) for code in item.decoding.languages] or None,
     )
 
 

@@ -1,0 +1,110 @@
+"""Weights from the Hugging Face hub: in its cache on this machine, fetched into it, and removed from it.
+
+A server never downloads: it looks into the cache alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from auricle.engines.base import EngineError, Progress, Whereabouts
+
+
+@dataclass(frozen=True, slots=True)
+class HubModel:
+    """A repository of the hub, and the files of it that are needed."""
+
+    name: str
+    """What the model is called here."""
+    repository: str
+    files: Sequence[str]
+    """Patterns of their names."""
+
+    @property
+    def cache(self) -> Path:
+        """The folder that all repositories are in."""
+        from huggingface_hub.constants import HF_HUB_CACHE
+
+        return Path(HF_HUB_CACHE)
+
+    def find(self) -> Path | None:
+        """The folder of its files; None: they are not all there."""
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+        try:
+            return Path(snapshot_download(self.repository, allow_patterns=list(self.files), local_files_only=True))
+        except (LocalEntryNotFoundError, HFValidationError):
+            return None
+
+    def folder(self) -> Path:
+        """The folder of its files. Raises EngineError: they are not there."""
+        if (folder := self.find()) is None:
+            message = f"The weights of {self.name} are not in {self.cache}. Fetch them: auricle models pull {self.name}"
+            raise EngineError(f"{message} (or set the model's `path`).")
+        return folder
+
+    def fetch(self, progress: Progress) -> Path:
+        """Download what is not there yet. Returns the folder. Raises EngineError: that can't be done."""
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+        try:
+            folder = snapshot_download(
+                self.repository, allow_patterns=list(self.files), tqdm_class=_bar_that_tells(progress)
+            )
+        except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+            first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise EngineError(
+                f"{self.name} can't be fetched from the Hugging Face hub ({self.repository}): {first_line}"
+            ) from error
+        return Path(folder)
+
+    def remove(self) -> int:
+        """Delete it from the cache. Returns how many bytes that frees. Raises EngineError: it isn't there."""
+        from huggingface_hub import scan_cache_dir
+        from huggingface_hub.errors import CacheNotFound
+
+        try:
+            cache = scan_cache_dir()
+        except CacheNotFound:
+            found = []
+        else:
+            found = [repo for repo in cache.repos if (repo.repo_type, repo.repo_id) == ("model", self.repository)]
+        if not found:
+            raise EngineError(f"There are no weights of {self.name} in {self.cache}.")
+        deletion = cache.delete_revisions(*(revision.commit_hash for revision in found[0].revisions))
+        deletion.execute()
+        return int(deletion.expected_freed_size)
+
+
+def _bar_that_tells(progress: Progress) -> type[Any]:
+    """A progress bar for the hub's library that shows nothing, and tells the bytes that have come onto the disk."""
+    from huggingface_hub.utils.tqdm import tqdm
+
+    class Bar(tqdm):
+        def __init__(self, *arguments: Any, name: str | None = None, **options: Any) -> None:
+            super().__init__(*arguments, **(options | {"disable": True}))  # type: ignore[no-untyped-call]
+            # There are others for bytes that come over the network, and for files.
+            self._counts = name == "huggingface_hub.snapshot_download"
+            self._bytes = 0
+
+        def update(self, n: float | None = 1) -> bool | None:
+            if self._counts:
+                with self.get_lock():
+                    self._bytes += int(n or 0)
+                    progress(self._bytes, int(self.total or 0))
+            return None
+
+    return Bar
+
+
+def in_folder(folder: Path, device: str) -> Whereabouts:
+    """That of a model whose files are in a folder, if it is there."""
+    if not folder.is_dir():
+        return Whereabouts(device, str(folder), is_here=False)
+    size_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    return Whereabouts(device, str(folder), size_bytes)
