@@ -13,7 +13,7 @@ import httpx
 import numpy as np
 import pytest
 import tiny_whisper
-from clips import sherpa_moonshine, wav
+from clips import sherpa_moonshine, silence, wav
 from conftest import RunningServer, start_server
 from tiny_whisper import LOUD, QUIET
 from wire import COMPLETED, LOGPROBS, VAD, DialectName, best_of_times, open_wire, spoken
@@ -73,6 +73,14 @@ def test_whisper_in_a_session(server: RunningServer, dialect: DialectName) -> No
         completed = wire.until(COMPLETED)[-1]
         assert completed["transcript"] == QUIET.strip()
         assert [entry["token"] for entry in completed["logprobs"]] == ["Hello", " to", " all", " of", " you", "."]
+        assert completed["languages"] == [{"code": "en"}]
+        wire.append(spoken(np.clip(best_of_times() * 1000, -1, 1)))
+        completed = wire.until(COMPLETED)[-1]
+        assert (completed["transcript"], completed["languages"]) == (LOUD.strip(), [{"code": "de"}])
+        wire.update(turn_detection=None)
+        wire.append(silence(1))
+        wire.commit()
+        assert "languages" not in wire.until(COMPLETED)[-1]  # there is no text
 
 
 def test_whisper_for_a_recording(server: RunningServer) -> None:
