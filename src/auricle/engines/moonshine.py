@@ -43,13 +43,16 @@ from auricle.engines.loops import length_without_loop
 from auricle.engines.moonshine_graph import HEADS, build_aligner, build_graphs, cache_names
 from auricle.engines.onnx_network import engine_errors, open_network
 from auricle.engines.rolling import RollingEngine
+from auricle.protocol.config import without_region
 
 START_ID = 1
 END_ID = 2
 MIN_SAMPLES = 895
 """The shortest input for which the encoder gives one frame."""
 MAX_TOKENS_PER_S = 6.5
-"""More tokens than this per second of audio are invented (the model authors' own limit)."""
+"""More tokens than this per second of audio are invented (the model authors' own limit, for English and Spanish)."""
+_OTHER_MAX_TOKENS_PER_S = {"ar": 13.0, "ja": 13.0, "ko": 13.0, "uk": 8.0, "vi": 13.0, "zh": 13.0}
+"""Theirs for languages whose texts take more tokens."""
 EXTRA_TOKENS = 4
 """Allowed on top of that, because a short word is said faster and has its punctuation besides."""
 MAX_DRAFT_TOKENS = 32
@@ -320,6 +323,7 @@ class MoonshineModel:
         self._threads = threads
         self._language = language
         self._heads = heads
+        self._max_tokens_per_s = _OTHER_MAX_TOKENS_PER_S.get(without_region(language), MAX_TOKENS_PER_S)
         self._encoder: Any = None
         self._decoder: Any = None
         self._aligner: Any = None
@@ -376,7 +380,7 @@ class MoonshineModel:
         self.load()
         if samples.size == 0:
             return Greedy([], [])
-        max_tokens = int(MAX_TOKENS_PER_S * samples.size / SAMPLE_RATE) + EXTRA_TOKENS
+        max_tokens = int(self._max_tokens_per_s * samples.size / SAMPLE_RATE) + EXTRA_TOKENS
         heard = np.concatenate([context.samples, samples]) if context else samples
         heard = heard - heard.mean()  # a microphone's constant offset costs accuracy
         said_ids = _ids(context.tokens) if context else ()

@@ -83,6 +83,7 @@ def build_graphs(folder: Path) -> Graphs:
     encoder = read_network(folder / "encoder_model.ort")
     decoder = read_network(folder / "decoder_model_merged.ort")
     try:
+        _check_heads(decoder)
         of_encoder, of_decoder = _projections(encoder), _projections(decoder)
         layers = sum(name.endswith("/encoder_attn/k_proj") for name in of_decoder)
         size = of_decoder["layers.0/self_attn/q_proj"].weights.shape[0]
@@ -116,6 +117,13 @@ def build_aligner(folder: Path, heads: Heads) -> ModelProto:
         return _aligner(_Graph(head_size, has_row_scales=True), decoder, projections, heads)
     except (KeyError, TypeError, ValueError) as error:
         raise EngineError(f"The files in {folder} don't allow for times of words: {error}") from error
+
+
+def _check_heads(decoder: Network) -> None:
+    """Raises ValueError: it has another number of heads, which the weights don't show but its caches do."""
+    shape = decoder.shapes.get("past_key_values.0.decoder.key", ())
+    if len(shape) > 1 and shape[1] != HEADS:  # (batch, heads, tokens, head size)
+        raise ValueError(f"{shape[1]} attention heads, where all published models have {HEADS}")
 
 
 def _projections(network: Network) -> dict[str, Projection]:

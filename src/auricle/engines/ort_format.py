@@ -20,6 +20,8 @@ Array = NDArray[Any]
 
 _TYPES: Mapping[int, type[np.generic]] = {1: np.float32, 2: np.uint8, 3: np.int8, 6: np.int32, 7: np.int64}
 """By their number in ONNX; a constant of another type is left out."""
+_TENSOR = 1
+"""The number of a value's kind that is a tensor, in onnxruntime's schema."""
 _SUBGRAPH = 5
 """The number in ONNX of an attribute that holds a graph, as the branches of `If` do."""
 
@@ -39,6 +41,8 @@ class Network:
 
     constants: Mapping[str, Array]
     nodes: tuple[Node, ...]
+    shapes: Mapping[str, tuple[int, ...]]
+    """Of the inputs; a dimension that is free is 0."""
 
 
 def read_network(path: Path) -> Network:
@@ -53,13 +57,15 @@ def read_network(path: Path) -> Network:
     constants: dict[str, Array] = {}
     nodes: list[Node] = []
     try:
-        for graph in _graphs(InferenceSession.GetRootAs(data).Model().Graph()):
+        whole = InferenceSession.GetRootAs(data).Model().Graph()
+        shapes = dict(_input_shapes(whole))
+        for graph in _graphs(whole):
             constants.update(_constants(graph))
             nodes += map(_node, map(graph.Nodes, range(graph.NodesLength())))
     except (AttributeError, IndexError, OverflowError, RecursionError, TypeError, ValueError, struct.error) as error:
         # A flatbuffer is only a web of offsets: a damaged one leads anywhere.
         raise EngineError(f"The model file {path} is damaged") from error
-    return Network(constants, tuple(nodes))
+    return Network(constants, tuple(nodes), shapes)
 
 
 def _graphs(graph: Any) -> Iterator[Any]:
@@ -69,6 +75,21 @@ def _graphs(graph: Any) -> Iterator[Any]:
         for attribute in map(node.Attributes, range(node.AttributesLength())):
             if attribute.Type() == _SUBGRAPH:
                 yield from _graphs(attribute.G())
+
+
+def _input_shapes(graph: Any) -> Iterator[tuple[str, tuple[int, ...]]]:
+    from onnxruntime.tools.ort_format_model.ort_flatbuffers_py.fbs.TensorTypeAndShape import TensorTypeAndShape
+
+    inputs = {graph.Inputs(index) for index in range(graph.InputsLength())}
+    for value in map(graph.NodeArgs, range(graph.NodeArgsLength())):
+        if value.Name() not in inputs or value.Type().ValueType() != _TENSOR:
+            continue
+        table = value.Type().Value()
+        tensor = TensorTypeAndShape()
+        tensor.Init(table.Bytes, table.Pos)
+        shape = tensor.Shape()
+        sizes = (shape.Dim(axis).Value().DimValue() for axis in range(shape.DimLength())) if shape else ()
+        yield value.Name().decode(), tuple(sizes)
 
 
 def _constants(graph: Any) -> Iterator[tuple[str, Array]]:
