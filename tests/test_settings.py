@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -11,6 +12,9 @@ import pytest
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
+from auricle.engines.registry import catalog
+from auricle.http.app import residence
+from auricle.scheduler import Residence
 from auricle.settings import DEFAULT_MODEL, OPENAI_MODEL_NAMES, Settings
 
 SECRET = "s" * 32
@@ -193,3 +197,34 @@ def test_calls_have_any_free_port_or_those_of_a_range() -> None:
 def test_webrtc_hosts_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AURICLE_WEBRTC_HOST", "192.0.2.7, 2001:db8::7")
     assert [str(host) for host in Settings(host="::", no_auth=True).webrtc_host] == ["192.0.2.7", "2001:db8::7"]
+
+
+def test_when_models_are_in_memory_is_set_for_all_or_for_each(tmp_path: Path) -> None:
+    file = tmp_path / "auricle.toml"
+    file.write_text(
+        """
+        model_idle_s = inf
+        model = "moonshine/default"
+        [models."moonshine/default"]
+        path = "/models/default"
+        idle_s = 5
+        [models."moonshine/eager"]
+        path = "/models/eager"
+        load = "start"
+        [models."moonshine/brief"]
+        path = "/models/brief"
+        idle_s = 5
+        [models."moonshine/other"]
+        path = "/models/other"
+        """
+    )
+    settings = Settings(config=file)
+    residences = {name: residence(settings, spec) for name, spec in catalog(settings).specs.items()}
+    assert residences == {
+        "moonshine/tiny-en": Residence(at_start=False, idle_s=math.inf),
+        "moonshine/default": Residence(at_start=True, idle_s=math.inf),
+        "moonshine/eager": Residence(at_start=True, idle_s=math.inf),
+        "moonshine/brief": Residence(at_start=False, idle_s=5),
+        "moonshine/other": Residence(at_start=False, idle_s=math.inf),
+    }
+    assert (Settings().model_idle_s, Settings().model_wait_s) == (600, 8)

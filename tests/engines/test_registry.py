@@ -106,6 +106,8 @@ def test_families_of_other_packages_are_listed_and_ours_stay_ours() -> None:
         ({"models": {"toy/a": {"size": "many"}}}, r"models\.toy/a\.size: .*integer"),
         ({"models": {"toy/a": {"sise": 1}}}, r"models\.toy/a\.sise: Extra inputs"),
         ({"models": {"toy/a": {"max_batch": 0}}}, r"models\.toy/a\.max_batch: "),
+        ({"models": {"toy/a": {"load": "never"}}}, r"models\.toy/a\.load: Input should be 'start' or 'use'"),
+        ({"models": {"toy/a": {"idle_s": 0}}}, r"models\.toy/a\.idle_s: .*greater than 0"),
         ({"models": {"moonshine/base-en": {}}}, r'moonshine/base-en needs its folder.*models\."moonshine/base-en"'),
     ],
 )

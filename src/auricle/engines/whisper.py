@@ -131,6 +131,7 @@ def _on_hub(spec: ModelSpec) -> HubModel | None:
     """Its repository; None: it has a folder of its own."""
     if spec.settings.path is not None:
         return None
+    # The library tells the names of its sizes, and where they are only here.
     from faster_whisper.utils import _MODELS as REPOSITORIES
 
     name = spec.name_in_family

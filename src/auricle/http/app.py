@@ -94,13 +94,13 @@ def _scheduler(settings: Settings, offered: Catalog) -> BatchScheduler:
         name: Worker(WorkerSpec(spec, settings.threads, settings.decode_timeout_s))
         for name, spec in offered.specs.items()
     }
-    residences = {name: _residence(settings, spec) for name, spec in offered.specs.items()}
+    residences = {name: residence(settings, spec) for name, spec in offered.specs.items()}
     return BatchScheduler(
         SileroDetector.embedded(), offered.directory, workers, turn_judge(), denoised_detector(), residences
     )
 
 
-def _residence(settings: Settings, spec: ModelSpec) -> Residence:
+def residence(settings: Settings, spec: ModelSpec) -> Residence:
     """When a model is in memory: the default one, and those that are loaded at the start, always."""
     if spec.name == settings.model or spec.settings.load == "start":
         return Residence(at_start=True)
