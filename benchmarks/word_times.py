@@ -32,7 +32,8 @@ from auricle.bench.corpus import Clip, Word, load_clips, of_kinds
 from auricle.bench.latency import matched_words
 from auricle.engines.alignment import boundaries
 from auricle.engines.base import Align, Alignment, Decode, DetectSpeech, Engine, EngineError, Hypothesis, aligned
-from auricle.engines.moonshine import FIRST_FRAME_SAMPLES, FRAME_SAMPLES, MoonshineModel, embedded_folder
+from auricle.engines.moonshine import MoonshineModel, embedded_folder
+from auricle.engines.moonshine_aligner import FIRST_FRAME_SAMPLES, FRAME_SAMPLES
 from auricle.engines.moonshine_graph import HEADS, build_graphs
 from auricle.engines.registry import catalog, load_engine
 from auricle.engines.silero import SileroDetector
@@ -150,7 +151,7 @@ def heard(clips: Iterable[Clip]) -> Iterator[Heard]:
         samples = read_audio(clip.path)
         tokens = model.tokens(model.decode(samples))
         ids = [number for token in tokens for number in token.ids]
-        attention = model.attention(samples, ids)
+        attention = model.aligner.attention(samples, ids)
         ends = np.cumsum([0, *(len(token.ids) for token in tokens)])
         words, begin = [], 0
         for word in words_of(tokens):

@@ -17,11 +17,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from auricle.audio.formats import SAMPLE_RATE, Samples
-from auricle.engines.alignment import boundaries, spans_of
 from auricle.engines.base import (
     Align,
     Alignment,
@@ -40,15 +38,13 @@ from auricle.engines.base import (
 from auricle.engines.biasing import Biasing, Logits, Said, phrases_of
 from auricle.engines.hub import in_folder
 from auricle.engines.loops import length_without_loop
-from auricle.engines.moonshine_graph import HEADS, build_aligner, build_graphs, cache_names
-from auricle.engines.onnx_network import engine_errors, open_network
+from auricle.engines.moonshine_aligner import ALIGNMENT_HEADS, MIN_SAMPLES, START_ID, MoonshineAligner
+from auricle.engines.moonshine_graph import HEADS, build_graphs, cache_names
+from auricle.engines.onnx_network import engine_errors, open_network, ort_value
 from auricle.engines.rolling import RollingEngine
 from auricle.protocol.config import without_region
 
-START_ID = 1
 END_ID = 2
-MIN_SAMPLES = 895
-"""The shortest input for which the encoder gives one frame."""
 MAX_TOKENS_PER_S = 6.5
 """More tokens than this per second of audio are invented (the model authors' own limit, for English and Spanish)."""
 _OTHER_MAX_TOKENS_PER_S = {"ar": 13.0, "ja": 13.0, "ko": 13.0, "uk": 8.0, "vi": 13.0, "zh": 13.0}
@@ -64,13 +60,6 @@ MAX_BIASINGS = 64
 DRAFT_SEARCH_TOKENS = 8
 """How far ahead a draft that went wrong is searched for the place to go on."""
 
-
-FRAME_SAMPLES = 384
-"""From one frame of the encoder to the next."""
-FIRST_FRAME_SAMPLES = (MIN_SAMPLES - FRAME_SAMPLES) // 2
-"""Where the first frame begins: each hears MIN_SAMPLES and stands for the middle of them."""
-ALIGNMENT_HEADS = ((1, 0), (1, 3))
-"""Layer and head of those in the embedded model that follow the audio best, see `benchmarks/word_times.py`."""
 
 EMBEDDED = "moonshine/tiny-en"
 
@@ -322,15 +311,14 @@ class MoonshineModel:
         self._folder = folder
         self._threads = threads
         self._language = language
-        self._heads = heads
         self._max_tokens_per_s = _OTHER_MAX_TOKENS_PER_S.get(without_region(language), MAX_TOKENS_PER_S)
         self._encoder: Any = None
         self._decoder: Any = None
-        self._aligner: Any = None
         self._audio_names: list[str] = []
         self._no_text: dict[str, Any] = {}
         self._vocabulary: Vocabulary | None = None
         self._biasings: dict[tuple[str, ...], Biasing] = {}
+        self.aligner = MoonshineAligner(folder, heads, self._encoded)
 
     @classmethod
     def embedded(cls, *, threads: int = 1) -> MoonshineModel:
@@ -382,10 +370,11 @@ class MoonshineModel:
             return Greedy([], [])
         max_tokens = int(self._max_tokens_per_s * samples.size / SAMPLE_RATE) + EXTRA_TOKENS
         heard = np.concatenate([context.samples, samples]) if context else samples
-        heard = heard - heard.mean()  # a microphone's constant offset costs accuracy
         said_ids = _ids(context.tokens) if context else ()
         with engine_errors("Moonshine"):
-            found = decode_greedily(self.encode(heard), max_tokens, draft_ids, self._biasing(phrases), said_ids)
+            audio = self._encoded(heard, self._audio_names)
+            self.aligner.remember(samples, audio, heard.size - samples.size, said_ids)
+            found = decode_greedily(self._predictor(audio), max_tokens, draft_ids, self._biasing(phrases), said_ids)
         if context and not found.ids:  # after a full stop the model may take the rest for nothing
             return self.decode(samples, draft_ids, phrases)
         return found
@@ -406,66 +395,32 @@ class MoonshineModel:
         assert self._vocabulary is not None
         return self._vocabulary.tokens(greedy.ids, greedy.logprobs)
 
-    def encode(self, samples: Samples) -> Predictor:
-        """The decoder before the first token of this audio. The model is loaded."""
-        return _Utterance(self._decoder, self._encoded(samples, self._audio_names), self._no_text)
-
-    def _encoded(self, samples: Samples, names: list[str]) -> dict[str, Any]:
-        """The keys and values of these names that the decoder takes of the audio."""
-        if samples.size < MIN_SAMPLES:
-            samples = np.pad(samples, (0, MIN_SAMPLES - samples.size))
-        inputs = {"samples": _value(samples[np.newaxis])}
-        return dict(zip(names, self._encoder.run_with_ort_values(names, inputs, _shrinking()), strict=True))
-
     def align(self, jobs: Sequence[Align]) -> list[Alignment | EngineError]:
         """See `Aligner`. Raises EngineError: the model can't be loaded or run, or it isn't known what follows audio."""
-        return [Alignment(self._spans(job) if job.tokens else ()) for job in jobs]
-
-    def _load_aligner(self) -> None:
-        if self._aligner is not None:
-            return
-        if not self._heads:
-            raise EngineError("It is not known which attention heads of this model follow the audio.")
-        by_layer: dict[int, list[int]] = {}
-        for layer, head in self._heads:
-            by_layer.setdefault(layer, []).append(head)
-        graph = build_aligner(self._folder, by_layer)
-        self._aligner = open_network(graph.SerializeToString(), "Moonshine", has_signed_weights=True)
-
-    def attention(self, samples: Samples, ids: Sequence[int]) -> NDArray[np.float32]:
-        """Where its heads look while it takes in a text: (heads, len(ids) + 1, frames), the start before the text.
-
-        Raises EngineError: as `align`.
-        """
         self.load()
-        self._load_aligner()
-        names = [entry.name for entry in self._aligner.get_inputs() if entry.name in self._audio_names]
-        with engine_errors("Moonshine"):
-            inputs = self._encoded(samples - samples.mean(), names)
-            inputs["ids"] = _value(np.array([[START_ID, *ids]], np.int64))
-            (weights,) = self._aligner.run_with_ort_values(["weights"], inputs)
-        found: NDArray[np.float32] = weights.numpy()[0]
-        return found
+        return [self.aligner.align(job) for job in jobs]
 
-    def _spans(self, job: Align) -> tuple[tuple[int, int], ...]:
-        # Each token's own row: where it is taken in.
-        frames = boundaries(self.attention(job.samples, _ids(job.tokens)).mean(axis=0)[1:])
-        bounds = np.minimum(frames * FRAME_SAMPLES + FIRST_FRAME_SAMPLES, job.samples.size)
-        return spans_of([len(token.ids) for token in job.tokens], bounds.tolist())
+    def encode(self, samples: Samples) -> Predictor:
+        """The decoder before the first token of this audio. The model is loaded."""
+        return self._predictor(self._encoded(samples, self._audio_names))
+
+    def _predictor(self, audio: Mapping[str, Any]) -> Predictor:
+        return _Utterance(self._decoder, audio, self._no_text)
+
+    def _encoded(self, samples: Samples, names: Sequence[str]) -> dict[str, Any]:
+        """The keys and values of these names that the decoder takes of the audio."""
+        samples = samples - samples.mean()  # a microphone's constant offset costs accuracy
+        samples = np.pad(samples, (0, max(MIN_SAMPLES - samples.size, 0)))
+        inputs = {"samples": ort_value(samples[np.newaxis])}
+        return dict(zip(names, self._encoder.run_with_ort_values(list(names), inputs, _shrinking()), strict=True))
 
 
 def _ids(tokens: Sequence[Token]) -> list[int]:
     return [token_id for token in tokens for token_id in token.ids]
 
 
-def _value(array: NDArray[Any]) -> Any:
-    from onnxruntime import OrtValue
-
-    return OrtValue.ortvalue_from_numpy(array)
-
-
 def _no_cache(head_size: int) -> Any:
-    return _value(np.zeros((1, HEADS, 0, head_size), np.float32))
+    return ort_value(np.zeros((1, HEADS, 0, head_size), np.float32))
 
 
 class _Utterance:
@@ -483,8 +438,8 @@ class _Utterance:
         self._tokens = 0
 
     def feed(self, ids: Sequence[int]) -> Logits:
-        self._inputs["ids"] = _value(np.array([ids], np.int64))
-        self._inputs["position"] = _value(np.array([self._tokens], np.int64))
+        self._inputs["ids"] = ort_value(np.array([ids], np.int64))
+        self._inputs["position"] = ort_value(np.array([self._tokens], np.int64))
         results = self._decoder.run_with_ort_values(self._outputs, self._inputs)
         self._inputs |= dict(zip(self._past, results[1:], strict=True))
         self._tokens += len(ids)
@@ -495,7 +450,7 @@ class _Utterance:
         if tokens == 0:
             return
         for name in self._past:
-            self._inputs[name] = _value(np.ascontiguousarray(self._inputs[name].numpy()[:, :, :-tokens]))
+            self._inputs[name] = ort_value(np.ascontiguousarray(self._inputs[name].numpy()[:, :, :-tokens]))
         self._tokens -= tokens
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from auricle.engines.base import EngineError
 
@@ -37,6 +38,13 @@ def open_network(
         settings.add_session_config_entry("session.x64quantprecision", "1")  # takes unsigned weights, at half the speed
     with engine_errors(name):
         return onnxruntime.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
+
+
+def ort_value(array: NDArray[Any]) -> Any:
+    """An array as onnxruntime has it."""
+    from onnxruntime import OrtValue
+
+    return OrtValue.ortvalue_from_numpy(array)
 
 
 @contextmanager
