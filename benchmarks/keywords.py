@@ -28,7 +28,8 @@ from auricle.audio.formats import SAMPLE_RATE, Samples
 from auricle.bench.corpus import Clip, load_clips, of_kinds
 from auricle.bench.scoring import Score, normalised
 from auricle.engines.base import Transcription, Utterance
-from auricle.engines.moonshine import MoonshineModel, _parse_tokenizer, embedded_folder
+from auricle.engines.moonshine import MoonshineModel, embedded_folder
+from auricle.engines.moonshine_vocabulary import parse_tokenizer
 from auricle.session.speech import quietest_sample
 
 KINDS = "clean,far,telephone,long"
@@ -88,7 +89,7 @@ class Bench:
         self._recogniser = Recogniser()
         self._console = console
         self._count = distractors
-        pieces = set(_parse_tokenizer((embedded_folder() / "tokenizer.bin").read_bytes()))
+        pieces = set(parse_tokenizer((embedded_folder() / "tokenizer.bin").read_bytes()))
         self._rare = {clip.id: list(rare_words(clip, pieces)) for clip in clips}
         self._pool = {word.lower(): word for words in self._rare.values() for word in words}
 

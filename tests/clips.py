@@ -16,7 +16,8 @@ import numpy as np
 from auricle.audio.files import read_audio
 from auricle.audio.formats import SAMPLE_RATE, AudioFormat, Samples, encode
 from auricle.audio.resample import Resampler
-from auricle.engines.moonshine import Vocabulary, embedded_folder
+from auricle.engines.moonshine import embedded_folder
+from auricle.engines.moonshine_vocabulary import Vocabulary
 
 SHARED_AUDIO = Path(__file__).resolve().parents[2] / "shared" / "audio"
 

@@ -52,7 +52,7 @@ def verbose_json(
         language = "en"
     found = Counter(segment.language for segment in segments if segment.language).most_common(1)
     spoken = without_region(language) if language else found[0][0] if found else "en"
-    body = {
+    body: dict[str, Any] = {
         "task": "translate" if translated else "transcribe",
         "language": language_name(spoken),
         "duration": round(seconds, 3),

@@ -20,7 +20,8 @@ from auricle.engines.biasing import (
     Logits,
     phrases_of,
 )
-from auricle.engines.moonshine import _parse_tokenizer, embedded_folder
+from auricle.engines.moonshine import embedded_folder
+from auricle.engines.moonshine_vocabulary import parse_tokenizer
 
 WORD_PARTS = [
     "▁Zar",
@@ -279,7 +280,7 @@ def test_the_model_is_asked_only_where_there_is_a_start():
 )
 def test_the_embedded_vocabulary_is_segmented_as_the_model_does(phrase: str, segmented: str):
     """The segmentations are the model's own, of real speech."""
-    pieces = list(_parse_tokenizer((embedded_folder() / "tokenizer.bin").read_bytes()))
+    pieces = list(parse_tokenizer((embedded_folder() / "tokenizer.bin").read_bytes()))
     token_ids = {piece.decode(errors="replace"): token_id for token_id, piece in enumerate(pieces)}
     said = [token_ids[piece] for piece in segmented.split()]
     letters = np.cumsum([len(piece.strip("▁")) for piece in segmented.split()])

@@ -9,9 +9,8 @@ batch would disturb each other, and it gains nothing from them.
 
 from __future__ import annotations
 
-import codecs
 import importlib.util
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -40,11 +39,11 @@ from auricle.engines.hub import in_folder
 from auricle.engines.loops import length_without_loop
 from auricle.engines.moonshine_aligner import ALIGNMENT_HEADS, MIN_SAMPLES, START_ID, MoonshineAligner
 from auricle.engines.moonshine_graph import HEADS, build_graphs, cache_names
+from auricle.engines.moonshine_vocabulary import END_ID, Vocabulary
 from auricle.engines.onnx_network import engine_errors, open_network, ort_value
 from auricle.engines.rolling import RollingEngine
 from auricle.protocol.config import without_region
 
-END_ID = 2
 MAX_TOKENS_PER_S = 6.5
 """More tokens than this per second of audio are invented (the model authors' own limit, for English and Spanish)."""
 _OTHER_MAX_TOKENS_PER_S = {"ar": 13.0, "ja": 13.0, "ko": 13.0, "uk": 8.0, "vi": 13.0, "zh": 13.0}
@@ -124,60 +123,6 @@ def embedded_folder() -> Path:
         if folder.is_dir():
             return folder
     raise EngineError("The embedded Moonshine model is missing: install moonshine-voice==0.0.73")
-
-
-class Vocabulary:
-    """The pieces of text behind token ids. Owned by the model."""
-
-    def __init__(self, data: bytes) -> None:
-        """`data` is a `tokenizer.bin`. Raises EngineError if it ends inside a token."""
-        self.pieces = tuple(_parse_tokenizer(data))
-        """The bytes of each token; `▁` is a space."""
-
-    def __len__(self) -> int:
-        return len(self.pieces)
-
-    def tokens(self, ids: Sequence[int], logprobs: Sequence[float]) -> tuple[Token, ...]:
-        """Ids and their log probabilities as pieces of text, without special tokens.
-
-        A character that is spread over several byte tokens becomes one token with the sum of their log probabilities.
-        Bytes that form no character are left out.
-        """
-        decoder = codecs.getincrementaldecoder("utf-8")("ignore")
-        tokens: list[Token] = []
-        part: list[int] = []
-        logprob = 0.0
-        for token_id, token_logprob in zip(ids, logprobs, strict=True):
-            piece = self.pieces[token_id]
-            if _is_special(token_id, piece):
-                continue
-            logprob += token_logprob
-            part.append(token_id)
-            text = decoder.decode(piece)
-            if text:
-                tokens.append(Token(text.replace("▁", " "), logprob, ids=tuple(part)))
-                part, logprob = [], 0.0
-        return tuple(tokens)
-
-
-def _parse_tokenizer(data: bytes) -> Iterator[bytes]:
-    """The pieces in `tokenizer.bin`: before each its length, in one byte if below 128, else in two, low bits first."""
-    position = 0
-    while position < len(data):
-        length = data[position]
-        position += 1
-        if length >= 128:
-            length = length % 128 + 128 * int.from_bytes(data[position : position + 1])
-            position += 1
-        if position + length > len(data):
-            raise EngineError("The Moonshine tokenizer file is damaged")
-        yield data[position : position + length]
-        position += length
-
-
-def _is_special(token_id: int, piece: bytes) -> bool:
-    """Whether a token is a mark of the model (`<unk>`, start, end, `<<ST_…>>`) and not text."""
-    return token_id <= END_ID or (piece.startswith(b"<<ST_") and piece.endswith(b">>"))
 
 
 @dataclass(slots=True)

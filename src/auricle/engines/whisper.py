@@ -255,9 +255,8 @@ class WhisperModel:
         (window,) = self._windows(0, job.samples, job.options)
         encoded = self._network.encode(StorageView.from_array(self._window_features(window.samples)[np.newaxis]))
         language = self._spoken([window], encoded)[0]
-        begin = self._begin(language, is_translated=window.is_translated)[
-            :-1
-        ]  # the mark for no timestamps is put there
+        # The mark for no timestamps is put there.
+        begin = self._begin(language, is_translated=window.is_translated)[:-1]
         ids = [number for token in job.tokens for number in token.ids]
         frames = max(job.samples.size // _FRAME_SAMPLES, 2)
         (result,) = self._network.align(encoded, begin, [ids], frames)
@@ -327,7 +326,7 @@ class WhisperModel:
             spoken.append(next((code for code in codes if code in window.languages), window.languages[0]))
         return spoken
 
-    def _begin(self, language: str, *, is_translated: bool) -> list[int]:
+    def _begin(self, language: str, *, is_translated: bool = False) -> list[int]:
         """The tokens before the text: of a model of many languages, its language and task too."""
         tokenizer = self._tokenizer
         task = tokenizer.translate if is_translated else tokenizer.transcribe

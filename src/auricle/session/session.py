@@ -190,7 +190,7 @@ class Session:
         return [*errors, *(self._use(settings) if settings else ()), *self._handle_waiting()]
 
     def receive_failure(self, job: Job, error: EngineError) -> list[Output]:
-        """Take in that a job failed: its item has no text or no times, its windows count as silence, its update is refused."""
+        """Take in that a job failed: its item has no text or no times, its windows are silence, its update refused."""
         if isinstance(job, LoadModel):
             return self.receive_loaded(job, error)
         if isinstance(job, DetectSpeech):
@@ -254,7 +254,9 @@ class Session:
             case Append():
                 return self._append(event)
             case Commit():
-                return self._commit_by_hand()
+                if not _can_commit(self._buffer):
+                    raise _buffer_too_small(self._buffer.duration_samples)
+                return self._commit(self._buffer.appended)
             case Clear():
                 return self._clear()
             case UpdateSession():
@@ -276,11 +278,6 @@ class Session:
             raise _buffer_full(self._limits.max_item_s)
         self._buffer.append_bytes(event.audio)
         return []
-
-    def _commit_by_hand(self) -> list[Output]:
-        if not _can_commit(self._buffer):
-            raise _buffer_too_small(self._buffer.duration_samples)
-        return self._commit(self._buffer.appended)
 
     def _clear(self) -> list[Output]:
         # Reading anew also forgets half a sample, which would put all audio that follows out of step.
