@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from auricle.engines.registry import catalog
-from auricle.http.app import residence
+from auricle.http.app import residence, worker_spec
 from auricle.scheduler import Residence
 from auricle.settings import DEFAULT_MODEL, OPENAI_MODEL_NAMES, Settings
 
@@ -197,6 +197,13 @@ def test_calls_have_any_free_port_or_those_of_a_range() -> None:
 def test_webrtc_hosts_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AURICLE_WEBRTC_HOST", "192.0.2.7, 2001:db8::7")
     assert [str(host) for host in Settings(host="::", no_auth=True).webrtc_host] == ["192.0.2.7", "2001:db8::7"]
+
+
+def test_threads_are_set_for_all_models_or_for_each() -> None:
+    models = {"moonshine/a": {"path": "/models/a", "threads": 3}, "moonshine/b": {"path": "/models/b"}}
+    settings = Settings(threads=2, decode_timeout_s=7, models=models)
+    specs = [worker_spec(settings, spec) for spec in catalog(settings).specs.values()]
+    assert [(spec.threads, spec.decode_timeout_s) for spec in specs] == [(2, 7), (3, 7), (2, 7)]
 
 
 def test_when_models_are_in_memory_is_set_for_all_or_for_each(tmp_path: Path) -> None:

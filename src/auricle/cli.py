@@ -279,7 +279,7 @@ def _explain(file: Path, picture: Path, options: Transcription, turn_detection: 
     with _progress(file) as blocks:
         samples = next(blocks(MAX_STORY_S + 1))
     is_cut = samples.size > MAX_STORY_S * SAMPLE_RATE
-    engine = load_engine(spec, settings.threads)
+    engine = load_engine(spec, spec.settings.threads or settings.threads)
     story = tell(samples, config, SileroDetector.embedded(), engine, turn_judge())
     part = f"the first {MAX_STORY_S / 60:g} minutes" if is_cut else f"{story.recording_s:.1f} s"
     settings_told = [part, spec.name, turn_detection, f"delay {options.delay or DEFAULT_DELAY}"]

@@ -69,6 +69,12 @@ def test_the_official_client_gets_english_text_in_all_formats(client: OpenAI) ->
     assert str(vtt).startswith("WEBVTT")
 
 
+def test_words_of_the_translation_have_times(server: RunningServer) -> None:
+    body = post(server, model=MINI, response_format="verbose_json", **{"timestamp_granularities[]": "word"}).json()
+    assert [word["word"] for word in body["words"]] == ["Good", "day"]
+    assert body["task"] == "translate"
+
+
 def test_the_same_model_still_transcribes(client: OpenAI) -> None:
     assert client.audio.transcriptions.create(model=MINI, file=RECORDING).text == LOUD.strip()
 

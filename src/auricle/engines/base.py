@@ -111,6 +111,9 @@ class ModelSettings(BaseModel):
     )
     idle_s: float | None = Field(None, gt=0, description="After so long unused it is unloaded. Else `model_idle_s`")
     max_batch: int | None = Field(None, ge=1, description="Most utterances decoded together. Else its family's choice")
+    threads: int | None = Field(
+        None, ge=1, description="Threads that a decoding step may use. Else the server's `threads`"
+    )
 
 
 @dataclass(frozen=True, slots=True)

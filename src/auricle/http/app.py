@@ -90,14 +90,16 @@ def _server_state(settings: Settings) -> ServerState:
 
 
 def _scheduler(settings: Settings, offered: Catalog) -> BatchScheduler:
-    workers = {
-        name: Worker(WorkerSpec(spec, settings.threads, settings.decode_timeout_s))
-        for name, spec in offered.specs.items()
-    }
+    workers = {name: Worker(worker_spec(settings, spec)) for name, spec in offered.specs.items()}
     residences = {name: residence(settings, spec) for name, spec in offered.specs.items()}
     return BatchScheduler(
         SileroDetector.embedded(), offered.directory, workers, turn_judge(), denoised_detector(), residences
     )
+
+
+def worker_spec(settings: Settings, spec: ModelSpec) -> WorkerSpec:
+    """How a model's process runs."""
+    return WorkerSpec(spec, spec.settings.threads or settings.threads, settings.decode_timeout_s)
 
 
 def residence(settings: Settings, spec: ModelSpec) -> Residence:
