@@ -525,3 +525,20 @@ def test_what_cannot_be_loaded_is_a_clear_error(folder: Path, values: dict, told
 def test_only_a_search_or_rules_may_take_text_back(values: dict, expected: bool) -> None:
     settings = SherpaSettings(path=Path("/models/any"), kind="transducer", streaming=True, **values)
     assert _may_revise(settings) == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, True),
+        ({"kind": "zipformer2_ctc"}, True),
+        ({"kind": "nemo_ctc"}, False),
+        ({"kind": "paraformer"}, False),
+        ({"kind": "nemo_ctc", "streaming": False}, True),
+        ({"kind": "moonshine_v2", "streaming": False}, False),
+        ({"files": {"rule_fsts": "numbers.fst"}}, False),
+    ],
+)
+def test_times_of_words_are_offered_where_they_are_told_right(folder: Path, values: dict, expected: bool) -> None:
+    model = {"path": str(folder), "kind": "transducer", "streaming": True} | values
+    assert catalog(Settings(models={"sherpa/tiny": model})).directory.has_word_times("sherpa/tiny") == expected

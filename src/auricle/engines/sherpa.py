@@ -64,7 +64,7 @@ class SherpaFamily(Family):
         settings = spec.settings
         max_batch = settings.max_batch or (_STREAMING_BATCH if settings.streaming else 1)
         # Most kinds tell no probabilities, and which do shows only in their results.
-        languages, has_times = settings.languages or (), _tells_times(settings.kind)
+        languages, has_times = settings.languages or (), _tells_times(settings)
         return ModelInfo(spec.name, languages, max_batch, has_logprobs=False, has_word_times=has_times)
 
     def whereabouts(self, spec: ModelSpec) -> Whereabouts:
@@ -135,9 +135,17 @@ class SherpaModel:
         return Transcript(tuple(Token(text, value, span=span) for text, value, span in parts), language)
 
 
-def _tells_times(kind: str) -> bool:
-    """Whether models of a kind say with which frame they found each token; those that write as they please don't."""
-    return kind in ("transducer", "sense_voice") or kind.endswith("_ctc")
+def _tells_times(settings: SherpaSettings) -> bool:
+    """Whether a model says with which frame it found each token of its text.
+
+    Those that write as they please don't, nor is it known where rules change the text. Of streaming CTC models
+    sherpa-onnx believes that they all have 25 outputs a second, which isn't true of NeMo's and not known of T-one's.
+    """
+    if not _REVISING.isdisjoint([*settings.options, *settings.files]):
+        return False
+    if settings.streaming:
+        return settings.kind in ("transducer", "zipformer2_ctc", "wenet_ctc")
+    return settings.kind in ("transducer", "sense_voice") or settings.kind.endswith("_ctc")
 
 
 def _only_language(settings: SherpaSettings) -> str | None:
