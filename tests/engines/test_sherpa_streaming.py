@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import tiny_transducer
 from tiny_transducer import CHUNK_S, FRAME_S, HIGH_HZ, LOW_HZ, WORD_FRAMES, between, tone, words
@@ -74,6 +75,7 @@ class Watched:
         self.streams: list[WatchedStream] = []
         self.batches: list[int] = []
         self.fails = False
+        self.takes_several = True
 
     def create_stream(self) -> WatchedStream:
         self.streams.append(WatchedStream(self.real.create_stream()))
@@ -83,7 +85,7 @@ class Watched:
         return self.real.is_ready(stream.real)
 
     def decode_streams(self, streams: list[WatchedStream]) -> None:
-        if self.fails:
+        if self.fails or (len(streams) > 1 and not self.takes_several):
             for stream in streams:  # as the library does: what they had is gone
                 stream.real = self.real.create_stream()
             raise RuntimeError("Out of order.")
@@ -196,6 +198,38 @@ def test_streams_go_through_the_networks_together_and_do_not_mix(folder: Path) -
     speeches = [Speech(sounds(*names), f"item_{number}") for number, names in enumerate(texts)]
     assert run(engine, *speeches) == [words(*names) for names in texts]
     assert set(recognizer.batches) == {3}
+
+
+def test_a_model_that_takes_one_stream_at_a_time_is_given_one(folder: Path) -> None:
+    recognizer = Watched(folder)
+    recognizer.takes_several = False
+    engine = StreamingEngine("sherpa/tiny", recognizer)
+    recognizer.batches.clear()
+    texts = [MIXED, MIXED[::-1]]
+    speeches = [Speech(sounds(*names), f"item_{number}") for number, names in enumerate(texts)]
+    assert run(engine, *speeches) == [words(*names) for names in texts]
+    assert set(recognizer.batches) == {1}
+
+
+def test_a_model_that_was_exported_for_one_stream_is_found_out(tmp_path: Path) -> None:
+    path = tiny_transducer.build(tmp_path) / "encoder-tiny.onnx"
+    model = onnx.load(path)
+    for end in [*model.graph.input, *model.graph.output]:
+        for size in end.type.tensor_type.shape.dim:
+            if size.dim_param == "N":
+                size.dim_value = 1
+    onnx.save(model, path)
+    engine = load_engine(spec(tmp_path), 1)
+    assert isinstance(engine, StreamingEngine)
+    speeches = [Speech(sounds(*MIXED), f"item_{number}") for number in range(2)]
+    assert run(engine, *speeches) == [words(*MIXED)] * 2
+
+
+def test_a_model_that_decodes_nothing_is_an_error(folder: Path) -> None:
+    recognizer = Watched(folder)
+    recognizer.fails = True
+    with pytest.raises(EngineError, match=r"sherpa/tiny failed: Out of order\."):
+        StreamingEngine("sherpa/tiny", recognizer)
 
 
 def test_streams_that_begin_at_different_times_do_not_mix(engine: StreamingEngine) -> None:

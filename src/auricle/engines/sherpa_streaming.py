@@ -96,6 +96,8 @@ class StreamingEngine:
         self._may_revise = may_revise
         self._clock = clock
         self._streams: OrderedDict[tuple[str, int], _Stream] = OrderedDict()
+        self._takes_several = True
+        """Whether the networks take several streams at once; some were exported for one."""
         # With so much silence behind it, the last sound of a stretch has gone through the networks.
         self._tail = np.zeros(self._chunk_samples() + int(_LAG_S * SAMPLE_RATE), np.float32)
 
@@ -152,7 +154,8 @@ class StreamingEngine:
         """Decode what the streams have. Raises EngineError."""
         try:
             while ready := [stream for stream in streams if self._recognizer.is_ready(stream)]:
-                self._recognizer.decode_streams(ready)
+                for batch in [ready] if self._takes_several else [[stream] for stream in ready]:
+                    self._recognizer.decode_streams(batch)
         except RuntimeError as error:
             raise EngineError(f"The model {self._name} failed: {error}") from error
 
@@ -169,14 +172,19 @@ class StreamingEngine:
         return Hypothesis(tuple(rest[:count]), tuple(rest[count:]), self._language, is_streaming=True)
 
     def _chunk_samples(self) -> int:
-        """How much audio the networks take at a time, found out by trying."""
-        stream = self._recognizer.create_stream()
+        """How much audio the networks take at a time, and whether several streams', found out by trying."""
         step = np.zeros(SAMPLE_RATE // 100, np.float32)
+        streams = [self._recognizer.create_stream() for _ in range(3)]
         fed = 0
-        while not self._recognizer.is_ready(stream) and fed < _LONGEST_CHUNK_S * SAMPLE_RATE:
-            stream.accept_waveform(SAMPLE_RATE, step)
+        while not self._recognizer.is_ready(streams[0]) and fed < _LONGEST_CHUNK_S * SAMPLE_RATE:
+            for stream in streams:
+                stream.accept_waveform(SAMPLE_RATE, step)
             fed += step.size
-        self._run([stream])
+        self._run(streams[:1])
+        try:
+            self._run(streams[1:])
+        except EngineError:
+            self._takes_several = False
         return fed
 
 
