@@ -13,10 +13,10 @@ from playwright.sync_api import Browser, Page
 
 from auricle.audio.formats import AudioFormat, SampleDecoder
 from auricle.protocol.beta import BetaDialect
-from auricle.protocol.config import ModelDirectory, ModelInfo, SessionConfig
+from auricle.protocol.config import LOGPROBS, WORDS, ModelDirectory, ModelInfo, SessionConfig
 from auricle.protocol.ga import GaDialect
 
-MODELS = ModelDirectory([ModelInfo("a-model", ("en",))], {}, "a-model")
+MODELS = ModelDirectory([ModelInfo("a-model", ("en",), has_word_times=True)], {}, "a-model")
 DIALECTS = {"ga": GaDialect(MODELS), "beta": BetaDialect(MODELS)}
 
 CHANGES: list[dict[str, Any]] = [
@@ -25,6 +25,8 @@ CHANGES: list[dict[str, Any]] = [
     {"rate": 16_000, "language": " en ", "delay": "low"},
     {"languages": "en, de fr", "keywords": "Ada Lovelace\nAuricle, Moonshine\n", "prompt": 'It\'s "quoted" \\ <ok>.'},
     {"turn_detection": "none", "logprobs": False},
+    {"words": True},
+    {"words": True, "logprobs": False},
     {"turn_detection": "semantic_vad", "eagerness": "high", "noise_reduction": "far_field", "strength": 0.5},
     {"threshold": 0.35, "prefix_padding_ms": 0, "silence_duration_ms": 900, "format": "audio/pcma"},
     {"model": "none"},
@@ -53,7 +55,8 @@ def call(server: RunningServer, browser: Browser) -> Modules:
 
 def item(text: str, start_ms: int | None = None, end_ms: int | None = None, **fields: Any) -> dict[str, Any]:
     times = {"start_ms": start_ms, "end_ms": end_ms, "firstWordMs": None, "finalMs": None}
-    return {"id": "item_1", "text": text, "status": "completed", "error": None, "logprobs": [], **times, **fields}
+    told = {"status": "completed", "error": None, "logprobs": [], "words": []}
+    return {"id": "item_1", "text": text, **told, **times, **fields}
 
 
 # Session objects
@@ -69,7 +72,8 @@ def test_session_object_is_one_that_the_server_takes(call: Modules, dialect: str
     assert (config.transcription is None) == (changes.get("model") == "none")
     assert (config.turn_detection is None) == (changes.get("turn_detection") == "none")
     assert config.format.type == changes.get("format", "audio/pcm")
-    assert (config.include is None) == (changes.get("logprobs") is False)
+    wanted = ({LOGPROBS} if changes.get("logprobs", True) else set()) | ({WORDS} if changes.get("words") else set())
+    assert set(config.include or ()) == wanted
 
 
 @pytest.mark.parametrize("dialect", ["ga", "beta"])
@@ -218,6 +222,13 @@ def test_commit_by_hand_gives_an_item_its_times(call: Modules) -> None:
     assert result["pending"] == 1
 
 
+def test_times_of_words_are_on_the_clock_of_the_run(call: Modules) -> None:
+    words = [{"word": "Hello", "start": 0.5, "end": 0.75, "logprob": -0.1}]
+    completed = event(TEXT + "completed", transcript="Hello", words=words)
+    result = reduce(call, ("beginSession", 3000), ("apply", completed, 4000))
+    assert result["items"][0]["words"] == [{"word": "Hello", "start": 3.5, "end": 3.75, "logprob": -0.1}]
+
+
 def test_new_session_goes_on_where_the_audio_is(call: Modules) -> None:
     opened = event("input_audio_buffer.speech_started", "b", audio_start_ms=2000)
     result = reduce(
@@ -270,6 +281,18 @@ def test_vtt_escapes_what_would_be_markup(call: Modules) -> None:
         "WEBVTT\n\n00:00:00.000 --> 00:00:01.500\nHello &lt;b&gt;there&lt;/b&gt; at last.\n"
         "\n00:59:59.999 --> 01:00:00.199\nAnd &amp; more.\n"
     )
+
+
+def test_subtitles_follow_the_words_where_their_times_are_known(call: Modules) -> None:
+    spoken = [{"word": f"word{number}", "start": number, "end": number + 0.5} for number in range(20)]
+    items = [item(" ".join(one["word"] for one in spoken), 0, 60_000, words=spoken)]
+    cues = call("transcript-files", "m.toSrt(v.items)", items=items).split("\n\n")
+    assert [cue.splitlines()[1] for cue in cues] == [
+        "00:00:00,000 --> 00:00:12,500",
+        "00:00:13,000 --> 00:00:19,500",
+    ]
+    assert all(len(cue.splitlines()[2]) <= 84 for cue in cues)
+    assert " ".join(cue.splitlines()[2] for cue in cues) == items[0]["text"]
 
 
 def test_json_has_all_that_is_known(call: Modules) -> None:

@@ -41,6 +41,7 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_transcript_is_downloaded_in_every_format(playground: Playground, recording: Path) -> None:
     for kind in ("TXT", "SRT", "VTT", "JSON"):
         expect(playground.page.get_by_role("button", name=f"Download as {kind}")).to_be_disabled()
+    playground.setting("words").check()
     playground.choose_file(recording)
     playground.start()
     playground.until("done")
@@ -58,6 +59,8 @@ def test_transcript_is_downloaded_in_every_format(playground: Playground, record
     [item] = [item for item in json.loads(files["json"])["items"] if item["text"]]
     assert item["text"] == text
     assert 0 <= item["start_ms"] < 1000 < item["end_ms"] < 6000
+    assert " ".join(word["word"] for word in item["words"]) == text
+    assert item["start_ms"] / 1000 <= item["words"][0]["start"] < item["words"][-1]["end"] <= item["end_ms"] / 1000
 
 
 def test_program_on_the_page_runs_as_it_stands(playground: Playground, tmp_path: Path) -> None:

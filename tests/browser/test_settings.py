@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from browsing import WAIT_MS, Playground, check_sessions, of
 from playwright.sync_api import expect
-from wire import UPDATE, UPDATED
+from wire import LOGPROBS, UPDATE, UPDATED
+
+from auricle.protocol.config import WORDS
 
 
 def listening(playground: Playground) -> Playground:
@@ -72,9 +75,19 @@ def test_session_that_is_refused_tells_the_field(playground: Playground) -> None
     playground.stop()
 
 
-def test_model_without_log_probabilities_is_started_without_them(playground: Playground) -> None:
-    """The page asks for them by itself. The answer is the one that `http/test_upstream.py` gets from such a model."""
-    message = "The model 'a-model' tells no log-probabilities; leave out 'session.include'."
+@pytest.mark.parametrize(
+    ("setting", "tells", "button"),
+    [
+        ("logprobs", "tells no log-probabilities; leave out 'session.include'", "Start without log-probabilities"),
+        ("words", "can't tell when words were said, which 'session.include' asks for", "Start without times of words"),
+    ],
+)
+def test_model_that_does_not_tell_something_is_started_without_it(
+    playground: Playground, setting: str, tells: str, button: str
+) -> None:
+    """The page asks for log-probabilities by itself. The answer is the one that `http/test_upstream.py` gets."""
+    playground.setting("words").check()
+    message = f"The model 'a-model' {tells}."
     error = {"type": "invalid_request_error", "code": "invalid_value", "message": message, "param": "session.include"}
     playground.faults.expected.append("400")
     playground.page.route(
@@ -83,15 +96,16 @@ def test_model_without_log_probabilities_is_started_without_them(playground: Pla
     playground.choose("Sample")
     playground.start()
     playground.until("failed")
-    expect(error_of(playground, "logprobs")).to_have_text(message)
-    playground.page.get_by_role("button", name="Start without log-probabilities").click()
+    expect(error_of(playground, setting)).to_have_text(message)
+    playground.page.get_by_role("button", name=button).click()
     playground.until("listening")
-    expect(playground.setting("logprobs")).not_to_be_checked()
-    expect(error_of(playground, "logprobs")).to_be_hidden()
+    expect(playground.setting(setting)).not_to_be_checked()
+    expect(error_of(playground, setting)).to_be_hidden()
     playground.until_completed("best of times")
     playground.stop()
     [session] = check_sessions(playground.received())
-    assert session[0]["session"]["include"] is None
+    other = {"logprobs": WORDS, "words": LOGPROBS}[setting]
+    assert session[0]["session"]["include"] == [other]
 
 
 def test_object_as_json_is_the_one_that_opens_the_session(playground: Playground) -> None:

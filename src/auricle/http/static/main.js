@@ -146,8 +146,8 @@ const actions = () => ({
     page.controls.querySelector('[value=websocket]').click();
     start();
   },
-  withoutLogprobs: () => {
-    byId('setting-logprobs').click();
+  without: (setting) => {
+    byId(`setting-${setting}`).click();
     start();
   },
   useSample: () => {

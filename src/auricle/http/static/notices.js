@@ -1,5 +1,7 @@
 /** What a phase of a run is called, and what to tell when something is in the way. Pure. */
 
+import { fieldOfParam } from './session-object.js';
+
 /** @type {Record<import('./run.js').Phase, string>} */
 export const PHASE_TEXT = {
   asking: 'Opening the audio',
@@ -47,7 +49,7 @@ const FAILURES = {
  * @param {import('./run.js').Phase} phase
  * @param {import('./run.js').PhaseDetail} detail
  * @param {{retry: () => void, start: () => void, useWebSocket: () => void, useSample: () => void,
- *     withoutLogprobs: () => void}} actions
+ *     without: (setting: 'logprobs'|'words') => void}} actions
  * @returns {?Notice}
  */
 export function noticeFor(phase, detail, actions) {
@@ -66,9 +68,12 @@ export function noticeFor(phase, detail, actions) {
   return { kind: 'error', title, text, actions: remedies(detail, actions) };
 }
 
-function remedies({ kind, param }, { start, useWebSocket, useSample, withoutLogprobs }) {
-  // The page asks for them by itself, and not every model tells them.
-  if (/(^|\.)include$/.test(param)) return [{ label: 'Start without log-probabilities', act: withoutLogprobs }];
+/** What not every model tells; for log-probabilities the page asks by itself. */
+const OPTIONAL = { logprobs: 'log-probabilities', words: 'times of words' };
+
+function remedies({ kind, param, message }, { start, useWebSocket, useSample, without }) {
+  const setting = fieldOfParam(param, 'ga', message);
+  if (setting in OPTIONAL) return [{ label: `Start without ${OPTIONAL[setting]}`, act: () => without(setting) }];
   if (['webrtc', 'no-webrtc'].includes(kind)) return [{ label: 'Use WebSocket', act: useWebSocket }];
   if (['insecure', 'denied', 'none', 'busy', 'unsupported'].includes(kind)) return [{ label: 'Use the sample', act: useSample }];
   if (['network', 'key'].includes(kind)) return [{ label: 'Start again', act: start }];

@@ -24,6 +24,7 @@
  * @property {''|'near_field'|'far_field'} noise_reduction
  * @property {number} strength
  * @property {boolean} logprobs
+ * @property {boolean} words             times of words
  */
 
 /** @type {Readonly<Settings>} */
@@ -45,9 +46,11 @@ export const DEFAULTS = Object.freeze({
   noise_reduction: '',
   strength: 1,
   logprobs: true,
+  words: false,
 });
 
 export const LOGPROBS = 'item.input_audio_transcription.logprobs';
+export const WORDS = 'item.input_audio_transcription.words';
 
 const BETA_FORMATS = { 'audio/pcm': 'pcm16', 'audio/pcmu': 'g711_ulaw', 'audio/pcma': 'g711_alaw' };
 
@@ -69,7 +72,7 @@ const PATHS = {
 };
 
 function paths(transcription, turns, noise, format) {
-  const found = { ...format, logprobs: 'include', turn_detection: `${turns}.type` };
+  const found = { ...format, logprobs: 'include', words: 'include', turn_detection: `${turns}.type` };
   for (const name of ['model', 'language', 'languages', 'keywords', 'prompt', 'delay']) {
     found[name] = `${transcription}.${name}`;
   }
@@ -123,7 +126,8 @@ function turnDetection(settings) {
  */
 export function sessionObject(settings) {
   const noise = settings.noise_reduction ? { type: settings.noise_reduction, strength: settings.strength } : null;
-  const include = settings.logprobs ? [LOGPROBS] : null;
+  const included = [...(settings.logprobs ? [LOGPROBS] : []), ...(settings.words ? [WORDS] : [])];
+  const include = included.length ? included : null;
   if (settings.dialect === 'beta') {
     return {
       input_audio_format: BETA_FORMATS[settings.format],
@@ -181,11 +185,13 @@ const isObject = (value) => typeof value === 'object' && value !== null && !Arra
  *
  * @param {?string} param   such as `session.audio.input.turn_detection.threshold`
  * @param {'ga'|'beta'} dialect
+ * @param {string} [message]   the error's own
  * @returns {?keyof Settings}
  */
-export function fieldOfParam(param, dialect) {
+export function fieldOfParam(param, dialect, message = '') {
   if (!param) return null;
   const path = param.replace(/^session\./, '').replace(/\[\d+\]/g, '');
+  if (path === 'include') return /\bwords\b/.test(message) ? 'words' : 'logprobs'; // one list, two settings
   const entries = Object.entries(PATHS[dialect]);
   const exact = entries.find(([, known]) => known === path);
   // An object is named where one of its fields is missing; its first field stands for it.

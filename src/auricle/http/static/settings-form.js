@@ -30,6 +30,7 @@ const GROUPS = [
       { name: 'keywords', label: 'Keywords', kind: 'area', hint: 'Names and terms to prefer, one a line.', shown: hasText, input: { rows: 3 } },
       { name: 'prompt', label: 'Prompt', kind: 'area', hint: 'What the talk is about; names and terms in it are preferred.', shown: hasText, input: { rows: 2 } },
       { name: 'logprobs', label: 'Log-probabilities', kind: 'check', hint: 'Doubtful words are underlined with dots.', shown: hasText },
+      { name: 'words', label: 'Times of words', kind: 'check', hint: 'Subtitles follow the words; not every model knows them.', shown: hasText },
     ],
   },
   {
@@ -114,7 +115,7 @@ export class SettingsForm {
 
   /** Show an error at the field that `param` names. @returns {boolean} whether there is one */
   showError(param, message) {
-    const name = fieldOfParam(param, this.settings.dialect);
+    const name = fieldOfParam(param, this.settings.dialect, message);
     const row = name && this._rows.get(name);
     if (!row) return false;
     row.error.textContent = message;

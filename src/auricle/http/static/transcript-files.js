@@ -1,6 +1,7 @@
 /** Transcripts as files: txt, srt, vtt, json. Pure. */
 
 const MIN_CUE_MS = 200;
+const MAX_CUE_LENGTH = 84; // characters: two lines of 42, as broadcasters have them
 
 /**
  * @param {number} ms
@@ -27,11 +28,26 @@ export function clockTime(ms) {
 const spoken = (items) =>
   items.map((item) => ({ ...item, text: item.text.replace(/\s+/g, ' ').trim() })).filter((item) => item.text);
 
-function cues(items) {
-  return spoken(items).map((item) => {
-    const start_ms = item.start_ms ?? 0;
-    return { start_ms, end_ms: Math.max(item.end_ms ?? start_ms, start_ms + MIN_CUE_MS), text: item.text };
-  });
+/** An item's cues: one, or where the times of its words are known, as many as its length asks for. */
+const cues = (items) => spoken(items).flatMap((item) => (item.words.length ? cuesOfWords(item.words) : [cueOfItem(item)]));
+
+function cueOfItem(item) {
+  const start_ms = item.start_ms ?? 0;
+  return { start_ms, end_ms: Math.max(item.end_ms ?? start_ms, start_ms + MIN_CUE_MS), text: item.text };
+}
+
+function cuesOfWords(words) {
+  const found = [];
+  for (const { word, start, end } of words) {
+    const cue = found.at(-1);
+    if (cue && cue.text.length + 1 + word.length <= MAX_CUE_LENGTH) {
+      cue.text += ` ${word}`;
+      cue.end_ms = end * 1000;
+    } else {
+      found.push({ start_ms: start * 1000, end_ms: end * 1000, text: word });
+    }
+  }
+  return found;
 }
 
 /** A line an item. */
@@ -64,6 +80,7 @@ export function toJson(items, session, gaps = []) {
     first_word_latency_ms: rounded(item.firstWordMs),
     final_latency_ms: rounded(item.finalMs),
     ...(item.logprobs.length ? { logprobs: item.logprobs } : {}),
+    ...(item.words.length ? { words: item.words } : {}),
   }));
   const lost = gaps.map((gap) => ({ start_ms: rounded(gap.start_ms), end_ms: rounded(gap.end_ms) }));
   return `${JSON.stringify({ session, items: listed, ...(lost.length ? { not_heard: lost } : {}) }, null, 2)}\n`;

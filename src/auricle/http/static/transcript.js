@@ -13,6 +13,7 @@
  * @property {?number} end_ms
  * @property {string} text                deltas joined, or the final transcript
  * @property {{token: string, logprob: number}[]} logprobs
+ * @property {{word: string, start: number, end: number}[]} words   with times in seconds on the audio's clock, if asked for
  * @property {'open'|'committed'|'completed'|'failed'|'cut'} status   `cut`: its session ended before its text came
  * @property {?string} error
  * @property {?number} firstWordMs        latency of the first delta after `speech_started`
@@ -129,6 +130,7 @@ export class Transcript {
         end_ms: null,
         text: '',
         logprobs: [],
+        words: [],
         status: 'open',
         error: null,
         firstWordMs: null,
@@ -176,6 +178,8 @@ export class Transcript {
     const item = this._item(event.item_id);
     item.text = event.transcript;
     item.logprobs = event.logprobs ?? [];
+    const onClock = (seconds) => this._onClock(seconds * 1000) / 1000;
+    item.words = (event.words ?? []).map((word) => ({ ...word, start: onClock(word.start), end: onClock(word.end) }));
     item.status = 'completed';
     if (item.stoppedAt !== null) item.finalMs = now_ms - item.stoppedAt;
     return item;
