@@ -156,6 +156,42 @@ def test_probabilities_are_asked_for_where_they_are_known(service: Service) -> N
     assert text_of(ask(service, logprobs=True)) == " Hello."
 
 
+WORDS = [
+    {"word": "Well", "start": 0.25, "end": 0.5},
+    {"word": "known", "start": 0.5, "end": 0.75},
+    {"word": "it’s", "start": 0.75, "end": 9.0},
+]
+
+
+def test_times_of_words_are_asked_for_where_they_are_known(service: Service) -> None:
+    """The service writes its words in its own way, and one of them lasts longer than the audio."""
+    service.answers = [(200, {"text": "Well-known – it’s.", "words": WORDS}, {})]
+    result = ask(service, word_times=True)
+    assert isinstance(result, Transcript)
+    assert [(token.text, token.span) for token in result.tokens] == [
+        (" Well-known", (4_000, 12_000)),
+        (" –", (12_000, 12_000)),
+        (" it’s.", (12_000, SPEECH.size)),
+    ]
+    (call,) = service.calls
+    assert (call["response_format"], call["timestamp_granularities[]"]) == ("verbose_json", "word")
+
+
+@pytest.mark.parametrize("words", [None, [], WORDS[:2], ["Well-known", "it's"], [{"word": "Well-known its"}], 3])
+def test_times_that_do_not_fit_the_text_are_none(service: Service, words: object) -> None:
+    service.answers = [(200, {"text": "Well-known it's.", "words": words}, {})]
+    result = ask(service, word_times=True)
+    assert isinstance(result, Transcript)
+    assert [(token.text, token.span) for token in result.tokens] == [(" Well-known", None), (" it's.", None)]
+
+
+def test_probabilities_and_times_are_not_to_be_had_together() -> None:
+    with pytest.raises(
+        ValueError, match=r"models\.upstream/x: `logprobs` and `word_times` can't be asked for together"
+    ):
+        catalog(Settings(models={"upstream/x": {"base_url": "http://a/v1", "logprobs": True, "word_times": True}}))
+
+
 def test_no_audio_costs_no_call(service: Service) -> None:
     assert model(service).transcribe([Utterance(np.zeros(0, np.float32), OPTIONS)]) == [Transcript(())]
     assert service.calls == []

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 import httpx
 import pytest
 from conftest import RunningServer, start_server
-from wire import COMPLETED, DELTA, FAILED, LOGPROBS, VAD, best_of_times, kinds, open_wire, spoken
+from wire import COMPLETED, DELTA, FAILED, LOGPROBS, VAD, WORDS, best_of_times, kinds, open_wire, spoken
 from words import said
 
 from auricle.audio.formats import SAMPLE_RATE
 
-THEIRS, GONE = "upstream/moonshine/tiny-en", "upstream/gone"
+THEIRS, TIMED, GONE = "upstream/moonshine/tiny-en", "upstream/timed", "upstream/gone"
 KEY = "sk-upstream-secret"
 
 
@@ -24,6 +24,7 @@ def front(server: RunningServer) -> Iterator[RunningServer]:
     """The server that asks `server`."""
     models = {
         THEIRS: {"base_url": server.base_url, "api_key": KEY, "logprobs": True},
+        TIMED: {"base_url": server.base_url, "api_key": KEY, "model": "moonshine/tiny-en", "word_times": True},
         GONE: {"base_url": "http://127.0.0.1:9/v1", "api_key": KEY, "max_retries": 0},
     }
     # The first call waits until the other server has a process for it.
@@ -71,6 +72,20 @@ def test_recordings_go_there_too(front: RunningServer) -> None:
     failed = post(front, GONE)
     assert failed.status_code == 500
     assert f"The service behind {GONE} can't be reached" in failed.json()["error"]["message"]
+
+
+def test_times_of_words_come_from_there_too(front: RunningServer) -> None:
+    with open_wire(front.socket_url) as wire:
+        wire.update(transcription={"model": TIMED}, turn_detection=VAD, include=[WORDS])
+        wire.append(spoken(best_of_times()))
+        words = wire.until(COMPLETED)[-1]["words"]
+    text = wire.transcripts[0]
+    assert " ".join(word["word"] for word in words) == text
+    assert said(text)
+    assert words[0]["start"] == pytest.approx(1.2, abs=0.15)
+    assert words[-1]["end"] == pytest.approx(4.65, abs=0.3)
+    times = [time for word in words for time in (word["start"], word["end"])]
+    assert times == sorted(times)
 
 
 def test_log_probabilities_that_a_service_does_not_tell_are_refused(front: RunningServer) -> None:

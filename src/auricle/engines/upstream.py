@@ -12,9 +12,9 @@ import wave
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import AnyHttpUrl, Field, SecretStr
+from pydantic import AnyHttpUrl, Field, SecretStr, model_validator
 
 from auricle.audio.formats import SAMPLE_RATE, AudioFormat, Samples, encode
 from auricle.engines.base import (
@@ -30,6 +30,7 @@ from auricle.engines.base import (
     Translation,
     Utterance,
     Whereabouts,
+    letters_of,
 )
 from auricle.engines.rolling import RollingEngine
 from auricle.protocol.config import without_region
@@ -56,9 +57,16 @@ class UpstreamSettings(ModelSettings):
     api_key: SecretStr | None = None
     model: str | None = Field(None, description="What the service calls it. Else the name after `upstream/`")
     logprobs: bool = Field(False, description="Ask for log-probabilities. Not all services know them")
+    word_times: bool = Field(False, description="Ask when words were said. Not all services know it")
     translates: bool = Field(False, description="The service has `/audio/translations` for this model")
     timeout_s: float = Field(20, gt=0, description="Longest time for an utterance, with all retries")
     max_retries: int = Field(2, ge=0)
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        if self.logprobs and self.word_times:
+            raise ValueError("`logprobs` and `word_times` can't be asked for together")  # it is one form or the other
+        return self
 
 
 class UpstreamFamily(Family):
@@ -75,6 +83,7 @@ class UpstreamFamily(Family):
             settings.languages or (),
             max_batch,
             has_logprobs=settings.logprobs,
+            has_word_times=settings.word_times,
             can_translate=settings.translates,
         )
 
@@ -120,7 +129,7 @@ class UpstreamModel:
         except EngineError as error:
             return error
         language = utterance.options.language or self._only_language
-        return Transcript(_tokens(answer), without_region(language) if language else None)
+        return Transcript(_tokens(answer, utterance.samples.size), without_region(language) if language else None)
 
     def _fields(self, options: Transcription) -> dict[str, str]:
         fields = {"model": self._model, "response_format": "json"}
@@ -130,6 +139,8 @@ class UpstreamModel:
             fields["prompt"] = prompt
         if self._settings.logprobs:
             fields["include[]"] = "logprobs"
+        if self._settings.word_times and not isinstance(options, Translation):  # whose words have none
+            fields |= {"response_format": "verbose_json", "timestamp_granularities[]": "word"}
         return fields
 
     def _ask(self, utterance: Utterance) -> dict[str, Any]:
@@ -185,15 +196,47 @@ def _wav(samples: Samples) -> bytes:
     return file.getvalue()
 
 
-def _tokens(answer: dict[str, Any]) -> tuple[Token, ...]:
-    """The tokens that a service tells, else the words of its text; each begins with its space."""
+def _tokens(answer: dict[str, Any], size: int) -> tuple[Token, ...]:
+    """The tokens that a service tells, else the words of its text; each begins with its space.
+
+    `size` is how many samples of speech there are.
+    """
     entries = answer.get("logprobs")
     if isinstance(entries, list) and entries:
         try:
             return tuple(Token(str(entry["token"]), float(entry["logprob"])) for entry in entries)
         except (KeyError, TypeError, ValueError):
             pass  # not in OpenAI's form: the text is there all the same
-    return tuple(Token(f" {word}", _UNKNOWN_LOGPROB) for word in answer["text"].split())
+    words = answer["text"].split()
+    spans = _spans(words, answer.get("words"), size)
+    return tuple(Token(f" {word}", _UNKNOWN_LOGPROB, span=span) for word, span in zip(words, spans, strict=True))
+
+
+def _spans(words: Sequence[str], entries: Any, size: int) -> Sequence[tuple[int, int] | None]:
+    """When the words of a text were said, by the service's own list, which cuts and writes them in its own way.
+
+    The letters tell which are which; where they differ, nothing is known.
+    """
+    try:
+        parts = [(letters_of(str(entry["word"])), *_samples(entry, size)) for entry in entries or ()]
+    except (KeyError, TypeError, ValueError):  # not in OpenAI's form
+        parts = []
+    if "".join(letters for letters, _, _ in parts) != "".join(map(letters_of, words)):
+        return [None] * len(words)
+    of_letters = [(begin, end) for letters, begin, end in parts for _ in letters]
+    spans, told, behind = list[tuple[int, int] | None](), 0, 0
+    for word in words:
+        own = of_letters[told : told + len(letters_of(word))]
+        begin, behind = (own[0][0], own[-1][1]) if own else (behind, behind)
+        told += len(own)
+        spans.append((begin, behind))
+    return spans
+
+
+def _samples(entry: dict[str, Any], size: int) -> tuple[int, int]:
+    """Begin and end of a word. Raises ValueError, TypeError, KeyError: there are none."""
+    begin, end = (min(max(round(float(entry[name]) * SAMPLE_RATE), 0), size) for name in ("start", "end"))
+    return begin, max(begin, end)
 
 
 def _complaint(response: httpx2.Response) -> str:

@@ -67,12 +67,9 @@ class _Stretch:
     start: int
     end: int
     tokens: tuple[Token, ...]
+    is_known: bool
+    """Whether it is known when its words were said."""
     is_asked: bool = False
-
-    @property
-    def is_known(self) -> bool:
-        """Whether it is known when its words were said."""
-        return all(token.span for token in self.tokens)
 
 
 class ItemWords:
@@ -91,7 +88,7 @@ class ItemWords:
 
     def add(self, start: int, end: int, tokens: Sequence[Token]) -> None:
         """The text of the next stretch is complete: it is `tokens`, as they were told."""
-        self._stretches.append(_Stretch(start, end, tuple(tokens)))
+        self._stretches.append(_Stretch(start, end, tuple(tokens), all(token.span for token in tokens)))
 
     @property
     def is_waiting(self) -> bool:
@@ -115,6 +112,7 @@ class ItemWords:
         stretch = self._stretches[piece]
         spans = zip(stretch.tokens, alignment.spans, strict=True)
         stretch.tokens = tuple(replace(token, span=span) for token, span in spans)
+        stretch.is_known = True
 
     def receive_failure(self) -> None:
         """Take in that a job has failed: an item has times of all its words or of none."""
