@@ -27,7 +27,7 @@ PCM_16K = Pcm(rate=SAMPLE_RATE)
 """The rate inside the server: what is appended is there at once, to the sample."""
 
 MODELS = ModelDirectory(
-    [ModelInfo("fake/english", ("en",)), ModelInfo("fake/many", ("en", "de", "fr"))],
+    [ModelInfo("fake/english", ("en",), has_word_times=True), ModelInfo("fake/many", ("en", "de", "fr"))],
     {
         "gpt-4o-transcribe": "fake/english",
         "gpt-live-transcribe": "fake/many",

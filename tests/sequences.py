@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,11 @@ from hypothesis import strategies as st
 from auricle.audio.formats import WINDOW_SAMPLES
 from auricle.errors import EngineError
 from auricle.protocol.beta import BetaDialect
-from auricle.protocol.config import SessionConfig
+from auricle.protocol.config import LOGPROBS, WORDS, SessionConfig
 from auricle.protocol.dialect import Dialect
 from auricle.protocol.events import SessionUpdated
 from auricle.protocol.ga import GaDialect
-from auricle.session.jobs import Decode, DetectSpeech, Hypothesis, JudgeTurn, LoadModel
+from auricle.session.jobs import Align, Alignment, Decode, DetectSpeech, Hypothesis, JudgeTurn, LoadModel
 from auricle.session.session import Output, Session, SessionLimits
 
 DIALECTS: list[Dialect] = [GaDialect(MODELS), BetaDialect(MODELS)]
@@ -56,7 +57,7 @@ NOISE_REDUCTIONS = [
     {"type": "near_field", "strength": 0},
     {"type": "nowhere"},
 ]
-INCLUDES = [None, ["item.input_audio_transcription.logprobs"], ["nothing"]]
+INCLUDES = [None, [LOGPROBS], [WORDS], [WORDS, LOGPROBS], ["nothing"]]
 
 
 def patch(dialect: Dialect, field: str, value: Any) -> dict[str, Any]:
@@ -94,6 +95,7 @@ def ops(max_bytes: int = 9_000) -> st.SearchStrategy[list[Op]]:
         st.tuples(st.sampled_from(["commit", "clear", "hear", "hear", "fail_detection", "load"]), st.none()),
         st.tuples(st.sampled_from(["retrieve", "delete"]), st.integers(1, 8)),
         st.tuples(st.sampled_from(["text", "text", "text", "fail_text"]), st.integers(0, 500)),
+        st.tuples(st.sampled_from(["align", "align", "fail_align"]), st.integers(0, 500)),
     )
     return st.lists(step, min_size=8, max_size=40)
 
@@ -117,6 +119,18 @@ def hypothesis(job: Decode, number: int) -> Hypothesis:
     return Hypothesis(settled, tentative, is_streaming=number % 3 == 2)
 
 
+ANSWERS = ("text", "fail_text", "align", "fail_align", "fail_detection")
+"""Steps of the models."""
+
+
+def alignment(job: Align, number: int) -> Alignment:
+    """One of many answers: spans in their order, also without any length."""
+    bounds = [
+        min(place * (number % 7 + 1) * job.samples.size // 8, job.samples.size) for place in range(len(job.tokens) + 1)
+    ]
+    return Alignment(tuple(pairwise(bounds)))
+
+
 class Play:
     """A session with its client, its detector and its engine, whose answers come when they are told to."""
 
@@ -134,6 +148,7 @@ class Play:
         self.loads: list[LoadModel] = []
         self.decodes: list[Decode] = []
         """The jobs that are out, one of an item."""
+        self.alignments: list[Align] = []
         self.all_decodes: list[Decode] = []
         self.may_be_asked_anew: set[str] = set()
         """Items of which a job was out when the settings changed."""
@@ -155,6 +170,10 @@ class Play:
                     self.load()
             elif isinstance(output, Decode):
                 self.ask(output)
+            elif isinstance(output, Align):
+                assert output.tokens
+                assert output.samples.size
+                self.alignments.append(output)
             else:
                 if isinstance(output, SessionUpdated):
                     self.may_be_asked_anew |= {job.stream_id for job in self.decodes}
@@ -243,6 +262,12 @@ class Play:
             case "fail_text", number if self.decodes:
                 job = self.decodes.pop(number % len(self.decodes))
                 self.take(self.session.receive_failure(job, EngineError("Broken.")))
+            case "align", number if self.alignments:
+                align = self.alignments.pop(number % len(self.alignments))
+                self.take(self.session.receive_alignment(align, alignment(align, number)))
+            case "fail_align", number if self.alignments:
+                align = self.alignments.pop(number % len(self.alignments))
+                self.take(self.session.receive_failure(align, EngineError("Lost count.")))
 
     def decode(self, job: Decode, number: int) -> Hypothesis:
         """The engine's answer, one of many. Raises EngineError."""
@@ -254,8 +279,9 @@ class Play:
             self.hear()
             if self.loads:
                 self.load()
-        while self.decodes:
+        while self.decodes or self.alignments:
             self.step(("text", len(self.decodes)))
+            self.step(("align", 0))
         assert self.detect is None
 
 
@@ -335,8 +361,18 @@ class Checker:
                 assert event["transcript"] == self.text.get(event["item_id"], "")
                 assert event["transcript"] == event["transcript"].strip()
                 assert event["usage"]["type"] in ("tokens", "duration")
+                self.words(event)
             case "failed":
                 self.told_all(event["item_id"])
+
+    def words(self, event: dict[str, Any]) -> None:
+        """Those that are told are the text's, one after the other."""
+        if "words" in event:
+            told = "".join(word["word"] for word in event["words"])
+            assert told.replace(" ", "") == event["transcript"].replace(" ", "")
+            times = [time for word in event["words"] for time in (word["start"], word["end"])]
+            assert times == sorted(times)
+            assert all("logprob" in word for word in event["words"]) == ("logprobs" in event) or not event["words"]
 
     def delta(self, item_id: str, delta: str) -> None:
         """More text of the oldest item whose text is not complete, or else of the open one."""

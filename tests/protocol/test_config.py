@@ -6,8 +6,10 @@ import pytest
 from fakes import MODELS
 
 from auricle.errors import ClientError
+from auricle.protocol.beta import BetaDialect
 from auricle.protocol.config import (
     SELF_COMMITTING_MODELS,
+    WORDS,
     ModelDirectory,
     ModelInfo,
     ServerVad,
@@ -15,6 +17,8 @@ from auricle.protocol.config import (
     Transcription,
     merged,
 )
+from auricle.protocol.dialect import Dialect
+from auricle.protocol.ga import GaDialect
 
 
 @pytest.mark.parametrize(
@@ -138,3 +142,13 @@ def test_names_without_a_model_are_refused(aliases: dict, default: str) -> None:
 def test_all_names_are_listed_models_first() -> None:
     directory = ModelDirectory([ModelInfo("m", ("en",)), ModelInfo("n", ("en",))], {"a": "n"}, "m")
     assert directory.names == ["m", "n", "a"]
+
+
+@pytest.mark.parametrize("dialect", [GaDialect(MODELS), BetaDialect(MODELS)], ids=["ga", "beta"])
+def test_words_are_included_only_where_the_model_can_tell_when_they_were_said(dialect: Dialect) -> None:
+    patch = {"include": [WORDS]} | ({"type": "transcription"} if dialect.name == "ga" else {})
+    able, unable = (SessionConfig(transcription=Transcription(model=model)) for model in ("fake/english", "whisper-1"))
+    assert dialect.update(able, patch).include == [WORDS]
+    with pytest.raises(ClientError, match="'whisper-1' can't tell when words were said") as error:
+        dialect.update(unable, patch)
+    assert (error.value.code, error.value.param) == ("invalid_value", "session.include")

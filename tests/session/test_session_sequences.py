@@ -10,21 +10,32 @@ import pytest
 from fakes import OPTIONS, PCM_16K, said
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sequences import DIALECTS, Op, Play, answers, check, ops, speech
+from sequences import ANSWERS, DIALECTS, Op, Play, answers, check, ops, speech
 
 from auricle.audio.formats import SampleDecoder
-from auricle.protocol.config import ServerVad, SessionConfig
+from auricle.protocol.config import LOGPROBS, WORDS, Include, ServerVad, SessionConfig
 from auricle.protocol.dialect import Dialect
 from auricle.protocol.events import Append, RetrieveItem
+
+ALL: list[Include] = [WORDS, LOGPROBS]
 
 
 @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
 @settings(max_examples=300, deadline=None)
-@given(steps=ops(), probabilities=speech(), config=st.sampled_from([None, ServerVad()]))
+@given(
+    steps=ops(),
+    probabilities=speech(),
+    config=st.sampled_from([None, ServerVad()]),
+    include=st.sampled_from([None, ALL]),
+)
 def test_any_sequence_keeps_the_order_of_events(
-    dialect: Dialect, steps: list[Op], probabilities: list[float], config: ServerVad | None
+    dialect: Dialect,
+    steps: list[Op],
+    probabilities: list[float],
+    config: ServerVad | None,
+    include: list[Include] | None,
 ) -> None:
-    settings = SessionConfig(transcription=OPTIONS, turn_detection=config)
+    settings = SessionConfig(transcription=OPTIONS, turn_detection=config, include=include)
     play = Play(dialect, settings, probabilities, loads_at_once=False)
     for step in steps:
         play.step(step)
@@ -52,10 +63,10 @@ def test_what_is_told_does_not_depend_on_the_delay_of_detection_or_of_loading(
 
     The engine has no time for speech that goes on: how much of that is told when is a matter of time.
     """
-    config = SessionConfig(transcription=OPTIONS, turn_detection=turn_detection)
+    config = SessionConfig(transcription=OPTIONS, turn_detection=turn_detection, include=ALL)
     plays = [Play(DIALECTS[0], config, probabilities, loads_at_once=at_once) for at_once in (True, False)]
     for step in steps:
-        if step[0] in ("text", "fail_text", "fail_detection"):
+        if step[0] in ANSWERS:
             continue
         plays[1].step(step)
         if step[0] not in ("hear", "load"):
@@ -84,9 +95,9 @@ def test_texts_come_in_the_order_of_items_whatever_the_order_of_answers(
     """Each item's text is the same and all texts are in the same order, if no item is deleted."""
     tellings = []
     for is_in_order in (True, False):
-        play = Play(DIALECTS[0], SessionConfig(transcription=OPTIONS), probabilities)
+        play = Play(DIALECTS[0], SessionConfig(transcription=OPTIONS, include=ALL), probabilities)
         for step in steps:
-            if step[0] not in ("text", "fail_text", "fail_detection", "delete", "retrieve"):
+            if step[0] not in (*ANSWERS, "delete", "retrieve"):
                 play.step(step)
         while play.detect:
             play.hear()
@@ -95,6 +106,7 @@ def test_texts_come_in_the_order_of_items_whatever_the_order_of_answers(
         while play.decodes:
             job = play.decodes.pop(0 if is_in_order else next(numbers, 0) % len(play.decodes))
             play.take(play.session.receive_hypothesis(job.stream_id, said(f" the text of {job.stream_id}")))
+            play.step(("align", 0))
         tellings.append([event for event in play.told if "transcription." in event["type"]])
         check(play)
     without_ids = [[{**event, "event_id": ""} for event in telling] for telling in tellings]
