@@ -32,7 +32,7 @@ class Hub:
         if path in (api, f"{api}/revision/main"):
             return self._json({"id": self.repository, "sha": COMMIT, "siblings": []})
         if path == f"{api}/tree/{COMMIT}":
-            return self._json([self._entry(file) for file in sorted(self.folder.iterdir())])
+            return self._json([self._entry(file) for file in sorted(self.folder.rglob("*")) if file.is_file()])
         for revision in ("main", COMMIT):
             start = f"/{self.repository}/resolve/{revision}/"
             file = self.folder / path.removeprefix(start)
@@ -45,7 +45,8 @@ class Hub:
         return 200, {"Content-Type": "application/json"}, json.dumps(value).encode()
 
     def _entry(self, file: Path) -> dict[str, Any]:
-        return {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": "0" * 40}
+        path = file.relative_to(self.folder).as_posix()
+        return {"type": "file", "path": path, "size": file.stat().st_size, "oid": "0" * 40}
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -11,7 +11,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tiny_moonshine
 import tiny_whisper
 from command_line import auricle, error_line, text_of
 from conftest import RunningServer
@@ -19,7 +21,7 @@ from hub import serve_hub
 from tiny_whisper import QUIET
 from wire import COMPLETED, best_of_times, open_wire
 
-from auricle.engines.moonshine import embedded_folder
+from auricle.engines.moonshine import MoonshineModel, embedded_folder
 
 MINI, REPOSITORY = "whisper/someone/mini", "someone/mini"
 LOST_HUB = "http://127.0.0.1:9"
@@ -98,6 +100,36 @@ def test_weights_are_pulled_used_and_removed(
     assert text_of(auricle("models", "remove", MINI, **here)) == f"{MINI} is removed: {freed:.1f} MB are free again.\n"
     assert row(text_of(auricle("models", **here)), MINI)[-1] == "not here"
     assert f"no weights of {MINI} in {tmp_path}" in error_line(auricle("models", "remove", MINI, **here))
+
+
+def test_moonshines_other_models_are_pulled_from_their_authors_and_removed_one_by_one(tmp_path: Path) -> None:
+    """They all lie in one repository."""
+    spanish, japanese = "moonshine/base-es", "moonshine/tiny-ja"
+    models = json.dumps({spanish: {}, japanese: {}})
+    here = {"HF_HOME": str(tmp_path / "cache"), "AURICLE_MODELS": models, "COLUMNS": "80"}
+    for seed, name in enumerate(("base-es", "tiny-ja")):
+        folder = tmp_path / "hub" / "model" / name / "quantized" / name
+        tiny_moonshine.build(folder, seed=2 * seed)
+        (folder / "more.ort").write_bytes(b"not needed")
+        # Else the cache keeps what is the same only once.
+        (folder / "tokenizer.bin").write_bytes((folder / "tokenizer.bin").read_bytes() + b"\x02" + name[-2:].encode())
+    with serve_hub("moonshine-ai/moonshine-voice-assets", tmp_path / "hub") as hub:
+        for name in (spanish, japanese):
+            pulled = text_of(auricle("models", "pull", name, HF_ENDPOINT=hub.url, **here))
+            assert pulled.strip().endswith(name.removeprefix("moonshine/"))
+    assert sorted(hub.downloads) == sorted(2 * ["encoder_model.ort", "decoder_model_merged.ort", "tokenizer.bin"])
+    listed = text_of(auricle("models", **here))
+    assert row(listed, spanish)[1:3] == ["es", "cpu"]
+    assert [row(listed, name)[-1] for name in (spanish, japanese)] == ["23.0 MB", "23.0 MB"]
+    folder = Path(pulled.strip().partition(" is in ")[2])
+    assert MoonshineModel(folder, language="ja").decode(np.zeros(16_000, np.float32)) is not None
+    text_of(auricle("models", "remove", spanish, **here))
+    listed = text_of(auricle("models", **here))
+    assert [row(listed, name)[-1] for name in (spanish, japanese)] == ["not here", "23.0 MB"]
+    assert (folder / "encoder_model.ort").is_file()
+    assert f"no weights of {spanish}" in error_line(auricle("models", "remove", spanish, **here))
+    text_of(auricle("models", "remove", japanese, **here))
+    assert not folder.exists()
 
 
 def test_a_pull_shows_how_far_it_has_come(weights: Path, tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_families_of_other_packages_are_listed_and_ours_stay_ours() -> None:
         ({"models": {"toy/a": {"max_batch": 0}}}, r"models\.toy/a\.max_batch: "),
         ({"models": {"toy/a": {"load": "never"}}}, r"models\.toy/a\.load: Input should be 'start' or 'use'"),
         ({"models": {"toy/a": {"idle_s": 0}}}, r"models\.toy/a\.idle_s: .*greater than 0"),
-        ({"models": {"moonshine/base-en": {}}}, r'moonshine/base-en needs its folder.*models\."moonshine/base-en"'),
+        ({"models": {"moonshine/mine": {}}}, r'moonshine/mine needs its folder.*models\."moonshine/mine".*base-en'),
     ],
 )
 def test_a_model_that_makes_no_sense_is_a_clear_error(settings: dict, told: str) -> None:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from auricle.engines.base import EngineError, Progress, Whereabouts
@@ -22,6 +23,12 @@ class HubModel:
     repository: str
     files: Sequence[str]
     """Patterns of their names."""
+    subfolder: str = ""
+    """Where in the repository they are, which may have those of other models too."""
+
+    @property
+    def _patterns(self) -> list[str]:
+        return [str(PurePosixPath(self.subfolder, file)) for file in self.files]
 
     @property
     def cache(self) -> Path:
@@ -36,7 +43,8 @@ class HubModel:
         from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
         try:
-            return Path(snapshot_download(self.repository, allow_patterns=list(self.files), local_files_only=True))
+            folder = snapshot_download(self.repository, allow_patterns=self._patterns, local_files_only=True)
+            return Path(folder, self.subfolder)
         except (LocalEntryNotFoundError, HFValidationError):
             return None
 
@@ -53,15 +61,14 @@ class HubModel:
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
         try:
-            folder = snapshot_download(
-                self.repository, allow_patterns=list(self.files), tqdm_class=_bar_that_tells(progress)
-            )
+            bar = _bar_that_tells(progress)
+            folder = snapshot_download(self.repository, allow_patterns=self._patterns, tqdm_class=bar)
         except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
             first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise EngineError(
                 f"{self.name} can't be fetched from the Hugging Face hub ({self.repository}): {first_line}"
             ) from error
-        return Path(folder)
+        return Path(folder, self.subfolder)
 
     def remove(self) -> int:
         """Delete it from the cache. Returns how many bytes that frees. Raises EngineError: it isn't there."""
@@ -71,14 +78,27 @@ class HubModel:
         try:
             cache = scan_cache_dir()
         except CacheNotFound:
-            found = []
+            revisions = []
         else:
-            found = [repo for repo in cache.repos if (repo.repo_type, repo.repo_id) == ("model", self.repository)]
-        if not found:
+            revisions = [
+                revision
+                for repo in cache.repos
+                if (repo.repo_type, repo.repo_id) == ("model", self.repository)
+                for revision in repo.revisions
+            ]
+        files = [(file, revision) for revision in revisions for file in revision.files]
+        ours = [file for file, revision in files if self._has(file.file_path.relative_to(revision.snapshot_path))]
+        if not ours:
             raise EngineError(f"There are no weights of {self.name} in {self.cache}.")
-        deletion = cache.delete_revisions(*(revision.commit_hash for revision in found[0].revisions))
+        if len(ours) < len(files):  # there are other models in this repository
+            deletion = cache.delete_files(*ours)
+        else:
+            deletion = cache.delete_revisions(*(revision.commit_hash for revision in revisions))
         deletion.execute()
         return int(deletion.expected_freed_size)
+
+    def _has(self, file: Path) -> bool:
+        return any(fnmatch(file.as_posix(), pattern) for pattern in self._patterns)
 
 
 def _bar_that_tells(progress: Progress) -> type[Any]:

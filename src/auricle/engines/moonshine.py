@@ -29,13 +29,14 @@ from auricle.engines.base import (
     ModelInfo,
     ModelSettings,
     ModelSpec,
+    Progress,
     Token,
     Transcript,
     Utterance,
     Whereabouts,
 )
 from auricle.engines.biasing import Biasing, Logits, Said, phrases_of
-from auricle.engines.hub import in_folder
+from auricle.engines.hub import HubModel, in_folder
 from auricle.engines.loops import length_without_loop
 from auricle.engines.moonshine_aligner import ALIGNMENT_HEADS, MIN_SAMPLES, START_ID, MoonshineAligner
 from auricle.engines.moonshine_graph import HEADS, build_graphs, cache_names
@@ -61,6 +62,14 @@ DRAFT_SEARCH_TOKENS = 8
 
 
 EMBEDDED = "moonshine/tiny-en"
+PUBLISHED = (
+    *("base-ar", "base-en", "base-es", "base-ja", "base-uk", "base-vi", "base-zh"),
+    *("tiny-ja", "tiny-ko"),
+)
+"""The authors' other models, but for those that stream, which are other networks."""
+_REPOSITORY = "moonshine-ai/moonshine-voice-assets"
+"""Their files on the Hugging Face hub, under the paths that they have on the authors' own server."""
+_FILES = ("encoder_model.ort", "decoder_model_merged.ort", "tokenizer.bin")
 
 
 class MoonshineSettings(ModelSettings):
@@ -71,45 +80,67 @@ class MoonshineSettings(ModelSettings):
         (), description="Layers and heads of a folder's model that follow the audio; without, it has no times of words"
     )
 
-    @property
-    def heads(self) -> tuple[tuple[int, int], ...]:
-        """Those of a folder's model, or of the embedded one."""
-        return self.alignment_heads if self.path else ALIGNMENT_HEADS
-
 
 class MoonshineFamily(Family):
-    """`moonshine/…`: the embedded model, and others of its make from folders."""
+    """`moonshine/…`: the embedded model, the authors' others from the Hugging Face hub, and any from folders."""
 
     settings = MoonshineSettings
 
     def info(self, spec: ModelSpec) -> ModelInfo:
         """See `Family`."""
-        if spec.settings.path is None and spec.name != EMBEDDED:
-            message = (
-                f'{spec.name} needs its folder: set `path` in [models."{spec.name}"]. Without, there is {EMBEDDED}.'
-            )
-            raise ValueError(message)
-        settings = spec.settings
-        languages, max_batch = settings.languages or ("en",), settings.max_batch or 1
-        return ModelInfo(spec.name, languages, max_batch, has_word_times=bool(settings.heads))
+        name, settings = spec.name_in_family, spec.settings
+        if settings.path is None and spec.name != EMBEDDED and name not in PUBLISHED:
+            message = f'{spec.name} needs its folder: set `path` in [models."{spec.name}"].'
+            raise ValueError(f"{message} Without, there are {EMBEDDED} and {', '.join(PUBLISHED)}.")
+        own = (name.rpartition("-")[2],) if name in PUBLISHED else ("en",)
+        languages, max_batch = settings.languages or own, settings.max_batch or 1
+        return ModelInfo(spec.name, languages, max_batch, has_word_times=bool(_heads(spec)))
 
     def whereabouts(self, spec: ModelSpec) -> Whereabouts:
         """See `Family`."""
         try:
-            return in_folder(spec.settings.path or embedded_folder(), "cpu")
+            return in_folder(_folder(spec), "cpu")
         except EngineError:
-            return Whereabouts("cpu", "the wheel moonshine-voice", is_here=False)
+            return Whereabouts("cpu", is_here=False)
+
+    def fetch(self, spec: ModelSpec, progress: Progress) -> str:
+        """See `Family`."""
+        return str(on_hub.fetch(progress)) if (on_hub := _on_hub(spec)) else super().fetch(spec, progress)
+
+    def remove(self, spec: ModelSpec) -> int:
+        """See `Family`."""
+        return on_hub.remove() if (on_hub := _on_hub(spec)) else super().remove(spec)
 
     def load(self, spec: ModelSpec, threads: int) -> Engine:
         """See `Family`."""
-        folder: Path | None = spec.settings.path
-        if folder is not None and not folder.is_dir():
-            raise EngineError(f"The model {spec.name} can't be loaded: there is no folder {folder}. Set its `path`.")
         language = self.info(spec).languages[0]
-        heads = spec.settings.heads
-        model = MoonshineModel(folder or embedded_folder(), threads=threads, language=language, heads=heads)
+        model = MoonshineModel(_folder(spec), threads=threads, language=language, heads=_heads(spec))
         model.warm_up()
         return RollingEngine(model)
+
+
+def _on_hub(spec: ModelSpec) -> HubModel | None:
+    """Where the authors have it; None: it is embedded, or has a folder of its own."""
+    if spec.settings.path is not None or spec.name == EMBEDDED:
+        return None
+    name = spec.name_in_family
+    return HubModel(spec.name, _REPOSITORY, _FILES, subfolder=f"model/{name}/quantized/{name}")
+
+
+def _folder(spec: ModelSpec) -> Path:
+    """Where the files are. Raises EngineError: they aren't."""
+    if on_hub := _on_hub(spec):
+        return on_hub.folder()
+    folder: Path = spec.settings.path or embedded_folder()
+    if not folder.is_dir():
+        raise EngineError(f"The model {spec.name} can't be loaded: there is no folder {folder}. Set its `path`.")
+    return folder
+
+
+def _heads(spec: ModelSpec) -> tuple[tuple[int, int], ...]:
+    """The attention heads that tell times of words, where they are known."""
+    is_embedded = spec.name == EMBEDDED and spec.settings.path is None
+    return ALIGNMENT_HEADS if is_embedded else spec.settings.alignment_heads
 
 
 def embedded_folder() -> Path:
