@@ -74,7 +74,8 @@ def test_what_is_known_of_each_model_is_listed_in_80_columns(tmp_path: Path) -> 
 def test_weights_are_pulled_used_and_removed(
     weights: Path, tmp_path: Path, server_with: Callable[..., RunningServer]
 ) -> None:
-    here = {"HF_HOME": str(tmp_path), "AURICLE_MODELS": json.dumps({MINI: {"device": "cpu"}})}
+    models = json.dumps({MINI: {"device": "cpu"}})
+    here = {"HF_HOME": str(tmp_path), "AURICLE_MODELS": models, "AURICLE_MODEL_WAIT_S": "60"}
     assert row(text_of(auricle("models", **here)), MINI)[-1] == "not here"
     server = server_with(**here)
     with open_wire(server.socket_url) as wire:

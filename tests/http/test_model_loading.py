@@ -44,6 +44,7 @@ def server(folder: Path) -> Iterator[RunningServer]:
         AURICLE_MODELS=models(folder, load="start"),
         AURICLE_ALIASES=json.dumps({"whisper-1": UNFETCHED}),
         AURICLE_MODEL_IDLE_S="1",
+        AURICLE_MODEL_WAIT_S="60",  # however busy the machine is
         HF_HOME=str(folder),
     )
     yield running
