@@ -218,7 +218,7 @@ def kill(worker: Worker) -> None:
 
 
 def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120  # seven processes, on a busy machine
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
