@@ -36,6 +36,8 @@ class RealtimeClient:
 
     def __init__(self, socket: ClientConnection) -> None:
         self._socket = socket
+        self._problem: Exception | None = None
+        """Of the audio that is streamed: why there is no more of it."""
 
     @classmethod
     @asynccontextmanager
@@ -115,8 +117,8 @@ class RealtimeClient:
                 if is_all_committed and not open_items:
                     return
         except RemoteError:
-            if sending.done() and (cause := sending.exception()):
-                raise cause from None
+            if self._problem:
+                raise self._problem from None
             raise
         finally:
             sending.cancel()
@@ -125,9 +127,10 @@ class RealtimeClient:
         try:
             async for block in blocks:
                 await self.append(block, audio_format)
-        except Exception:  # nothing more will come, so `events` must end
+        except Exception as problem:  # nothing more will come, so `events` must end
+            self._problem = problem
             await self._socket.close()
-            raise
+            return
         # Nothing may be left to commit, if the last turn ended by itself; `cleared` then marks the end all the same.
         await self.commit(_LAST_COMMIT)
         await self.clear()
