@@ -8,6 +8,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 from fakes import MODELS, append, session_with
@@ -16,8 +17,9 @@ from auricle.audio.formats import WINDOW_SAMPLES
 from auricle.connection import Connection, ConnectionLimits
 from auricle.errors import EngineError
 from auricle.http.state import Call, ServerState
+from auricle.protocol.config import WORDS
 from auricle.protocol.ga import GaDialect
-from auricle.session.jobs import Decode, DetectSpeech, Hypothesis, Job, Speech, Token
+from auricle.session.jobs import Align, Alignment, Decode, DetectSpeech, Hypothesis, Job, Speech, Token
 from auricle.session.session import Session
 from auricle.session.speech import SURE_WINDOWS
 from auricle.transports.base import TransportClosed
@@ -318,6 +320,32 @@ async def test_leaving_takes_back_what_is_decoded() -> None:
         await settle(lambda: scheduler.jobs)
     await settle()
     assert scheduler.taken_back == scheduler.jobs
+
+
+async def test_times_of_words_do_not_wait_for_the_text_of_later_items() -> None:
+    """An item is told when its words are placed, and those after it wait for that."""
+
+    class Engine(FakeScheduler):
+        async def run(self, job: Job) -> Any:
+            if not isinstance(job, Decode | Align):
+                return await super().run(job)
+            order.append((type(job), job.stream_id))
+            await self.may_decode.wait()
+            await asyncio.sleep(0)
+            return Alignment(((0, 512),)) if isinstance(job, Align) else Hypothesis((Token(" yes", -0.1),))
+
+    order: list[tuple[type, str]] = []
+    transport, engine = FakeTransport(), Engine()
+    session = session_with(turn_detection=None, include=[WORDS], is_live=False)
+    async with connected(transport, engine, session, replace(LIMITS, max_backlog_s=60)):
+        for _ in range(4):
+            say_append(transport, 10)
+            transport.say(type="input_audio_buffer.commit")
+        await settle(lambda: kinds(transport).count("committed") == 4)
+        engine.may_decode.set()
+        await settle(lambda: kinds(transport).count("completed") == 4)
+    for number in (1, 2):
+        assert order.index((Align, f"item_{number}")) < order.index((Decode, f"item_{number + 2}"))
 
 
 # Models

@@ -85,6 +85,8 @@ class Connection:
         """The job of each item that is out: a newer one takes its place."""
         self._final_decoding = asyncio.Lock()
         """Ended items are decoded one by one, so that a client far ahead of its text stands in nobody's way."""
+        self._alignment = asyncio.Lock()
+        """Their words are placed likewise, in a line of their own: what they wait for holds up all text after them."""
         self._receiver: asyncio.Task[None] | None = None
         self._end: asyncio.Future[_End] = asyncio.get_running_loop().create_future()
         self._progress = asyncio.Event()
@@ -254,7 +256,7 @@ class Connection:
                         hypothesis = await self._scheduler.run(job)
                     outputs = self._session.receive_hypothesis(job.stream_id, hypothesis)
                 case Align():
-                    async with self._final_decoding:
+                    async with self._alignment:
                         alignment = await self._scheduler.run(job)
                     outputs = self._session.receive_alignment(job, alignment)
         except EngineError as error:
