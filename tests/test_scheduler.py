@@ -283,6 +283,10 @@ class FakeWorker:
         self.calls: list[str] = []
         self.problem = problem
 
+    @property
+    def pid(self) -> int | None:
+        return None if self.works_since_s == math.inf else 1
+
     def start(self) -> None:
         self.calls.append("start")
         if self.problem:
@@ -574,6 +578,47 @@ async def test_a_job_that_comes_while_the_model_is_unloaded_is_served() -> None:
         assert (await job).committed
         await load
         assert worker.calls[:3] == ["start", "unloading", "unload"]
+
+
+async def test_a_model_that_comes_when_all_have_left_is_unloaded() -> None:
+    """A job can load it, too; and a process that died is replaced by itself."""
+
+    class SlowWorker(BlockedWorker):
+        pid = None
+
+        def decode(self, jobs: Sequence[Decode]) -> list[Hypothesis]:
+            self.pid = 1
+            return super().decode(jobs)
+
+        def unload(self) -> None:
+            super().unload()
+            self.pid = None
+
+    worker = SlowWorker()
+    async with serving(worker, Residence(idle_s=0.01)) as scheduler:
+        job = asyncio.create_task(scheduler.run(SPEECH))
+        await until(lambda: worker.calls == ["decode"])
+        job.cancel()
+        await asyncio.sleep(0.05)
+        assert worker.calls == ["decode"]
+        worker.may_decode.set()
+        await until(lambda: worker.calls == ["decode", "unload"])
+        worker.pid = 2  # not ready yet
+        scheduler.use("sess_1", "fake/many")
+        scheduler.release("sess_1")
+        await until(lambda: worker.calls == ["decode", "unload", "unload"])
+
+
+async def test_a_model_that_is_prepared_while_it_is_there_stays_for_as_long_again() -> None:
+    worker = FakeWorker()
+    async with serving(worker, Residence(idle_s=0.3)) as scheduler:
+        scheduler.prepare("whisper-1")
+        await until(lambda: worker.calls == ["start"])
+        for _ in range(5):
+            await asyncio.sleep(0.1)
+            scheduler.prepare("whisper-1")
+        assert worker.calls == ["start"]
+        await until(lambda: worker.calls == ["start", "unload"])
 
 
 async def test_a_model_that_is_prepared_and_not_used_is_unloaded() -> None:

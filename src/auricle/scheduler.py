@@ -161,7 +161,7 @@ class ServedModel:
         self._sessions: set[str] = set()
         """Those whose settings name it."""
         self._calls = 0
-        """Of `load` and `run`, that are not answered yet."""
+        """Of `load` and `run`, that are not answered yet, and batches that are executed."""
         self._loading: asyncio.Future[None] | None = None
         self._unloading: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -189,6 +189,7 @@ class ServedModel:
         if self._loading is None and (self._unloading or self._worker.works_since_s == math.inf):
             self._loading = self._in_thread(self._worker.start)
             self._loading.add_done_callback(self._loaded)
+        self._watch()
 
     async def run(self, job: TextJob) -> TextResult:
         """Have a job executed together with others. Raises EngineError."""
@@ -203,7 +204,8 @@ class ServedModel:
         await asyncio.get_running_loop().run_in_executor(None, self._worker.stop)
 
     async def _decode(self, jobs: list[TextJob]) -> Sequence[TextResult | EngineError]:
-        return await self._in_thread(self._worker.decode, jobs)
+        with self._needed():  # also if those who wanted the batch have left: it may be loading the model
+            return await self._in_thread(self._worker.decode, jobs)
 
     def _in_thread(self, function: Callable[..., R], *arguments: object) -> asyncio.Future[R]:
         return asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
@@ -231,11 +233,11 @@ class ServedModel:
         if self._timer:
             self._timer.cancel()
             self._timer = None
-        if not (self._sessions or self._calls) and self.residence.idle_s < math.inf:
+        if not (self._sessions or self._calls or self._loading) and self.residence.idle_s < math.inf:
             self._timer = asyncio.get_running_loop().call_later(self.residence.idle_s, self._unload)
 
     def _unload(self) -> None:
-        if self._worker.works_since_s < math.inf:
+        if self._worker.pid is not None:  # it may be just being replaced: then it is ended once it is there
             logger.info("The model %s was not needed for %g s and is unloaded.", self.name, self.residence.idle_s)
             self._unloading = self._in_thread(self._worker.unload)
             self._unloading.add_done_callback(self._unloaded)
