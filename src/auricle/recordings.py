@@ -25,7 +25,7 @@ from auricle.audio.formats import SAMPLE_RATE, Samples
 from auricle.engines.base import Engine, EngineError, ModelSpec
 from auricle.engines.registry import Catalog, load_engine
 from auricle.engines.silero import SileroDetector
-from auricle.errors import ClientError, Unavailable
+from auricle.errors import ClientError, ModelUnavailable, Unavailable
 from auricle.protocol.config import ServerVad, Transcription
 from auricle.transcribe import Segment, transcribe
 
@@ -273,9 +273,12 @@ def _serve(pipe: Pipe, models: Catalog, max_recording_s: float) -> None:
 
 
 def _engine(spec: ModelSpec, engines: dict[str, Engine]) -> Engine:
-    """The engine of a model, loaded when it is needed first. Raises EngineError: it can't be."""
+    """The engine of a model, loaded when it is needed first. Raises ModelUnavailable: it can't be."""
     if spec.name not in engines:
-        engines[spec.name] = load_engine(spec, threads=1)
+        try:
+            engines[spec.name] = load_engine(spec, threads=1)
+        except EngineError as error:
+            raise ModelUnavailable(str(error), "model") from error
     return engines[spec.name]
 
 

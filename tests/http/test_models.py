@@ -98,7 +98,9 @@ def test_whisper_for_a_recording(server: RunningServer) -> None:
 def test_weights_that_are_not_there_are_an_error_of_the_request(server: RunningServer, model: str) -> None:
     response = post(server, model)
     assert response.status_code == 500
-    assert model in response.json()["error"]["message"]
+    error = response.json()["error"]
+    assert model in error["message"]
+    assert (error["type"], error["code"], error["param"]) == ("server_error", "model_unavailable", "model")
     assert "best of times" in post(server, "moonshine/tiny-en").json()["text"]
 
 
