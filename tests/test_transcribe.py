@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from clips import silence, two_cities
 from fakes import OPTIONS, LengthEngine, LoudnessDetector
 
 from auricle.audio.formats import Samples
-from auricle.engines.base import Engine, EngineError
+from auricle.engines.base import Align, Alignment, Engine, EngineError
 from auricle.engines.registry import catalog, load_engine
 from auricle.engines.silero import SileroDetector
 from auricle.protocol.config import Transcription
@@ -80,6 +81,19 @@ def test_a_segment_is_where_the_speech_is() -> None:
 def test_a_turn_that_the_end_cuts_is_transcribed() -> None:
     (segment,) = fake(silence(1.6), loud(1.6), silence(0.01))
     assert segment.end_s == pytest.approx(3.21, abs=0.032)
+
+
+def test_no_word_ends_behind_the_recording() -> None:
+    """Speech is found in windows, in the middle of one of which a recording may end."""
+
+    class AligningEngine(LengthEngine):
+        def align(self, jobs: Sequence[Align]) -> list[Alignment]:
+            return [Alignment(((0, job.samples.size),) * len(job.tokens)) for job in jobs]
+
+    recording = loud(1.625)
+    (segment,) = transcribe([recording], OPTIONS, LoudnessDetector(), AligningEngine(), with_words=True)
+    assert segment.words is not None
+    assert segment.words[-1].end == segment.end_s == 1.625
 
 
 def test_two_turns_share_no_audio() -> None:

@@ -126,7 +126,7 @@ class _Driver:
                         raise alignment
                     waiting.extendleft(reversed(self._session.receive_alignment(output, alignment)))
                 case TranscriptionCompleted():
-                    yield from _with_words(self._untimed, output.words or ())
+                    yield from _with_words(self._untimed, output.words or (), self.recorded / SAMPLE_RATE)
                     self._untimed.clear()
 
     def _detect(self, job: DetectSpeech) -> list[float]:
@@ -149,15 +149,22 @@ class _Driver:
         return start / SAMPLE_RATE, min(end, self.recorded) / SAMPLE_RATE
 
 
-def _with_words(segments: Sequence[Segment], words: Sequence[SpokenWord]) -> Iterator[Segment]:
-    """The segments of a turn with the words of it that are theirs: both have the same letters in the same order."""
-    rest = deque(words)
+def _with_words(segments: Sequence[Segment], words: Sequence[SpokenWord], end_s: float) -> Iterator[Segment]:
+    """The segments of a turn with the words of it that are theirs: both have the same letters in the same order.
+
+    The recording ends at `end_s`; the window in which it does may count as speech to its own end.
+    """
+    rest = deque(_before(word, end_s) for word in words)
     for segment in segments:
         own, missing = list[SpokenWord](), _letters(segment.text)
         while rest and missing > 0:
             own.append(rest.popleft())
             missing -= _letters(own[-1].word)
         yield replace(segment, words=tuple(own))
+
+
+def _before(word: SpokenWord, end_s: float) -> SpokenWord:
+    return word.model_copy(update={"start": min(word.start, end_s), "end": min(word.end, end_s)})
 
 
 def _letters(text: str) -> int:
