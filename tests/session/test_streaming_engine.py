@@ -11,7 +11,7 @@ from utterance import Utterance
 
 from auricle.audio.formats import SAMPLE_RATE, WINDOW_SAMPLES
 from auricle.session.decoding import CADENCES, PAUSE_WINDOWS, STREAMING_CADENCE
-from auricle.session.jobs import Decode, Hypothesis, Stage
+from auricle.session.jobs import Hypothesis, Stage
 from auricle.session.speech import SURE_WINDOWS, TELLING_SAMPLES
 
 LONG_PAUSE = 40
@@ -24,10 +24,9 @@ def streamed(committed: str = "", tentative: str = "") -> Hypothesis:
 @pytest.mark.parametrize("delay", [None, *CADENCES])
 def test_speech_is_looked_at_often_however_long_it_is(delay: str | None) -> None:
     utterance = Utterance(OPTIONS.model_copy(update={"delay": delay}))
-    utterance.say_until_asked()
+    jobs = [utterance.say_until_asked()]
     utterance.answer(streamed())
-    jobs: list[Decode] = []
-    while not jobs or jobs[-1].samples.size < TELLING_SAMPLES - SAMPLE_RATE:
+    while jobs[-1].samples.size < TELLING_SAMPLES - SAMPLE_RATE:
         jobs.append(utterance.say_until_asked())
         utterance.answer(streamed(" word"))
     for one, other in itertools.pairwise(jobs):

@@ -157,6 +157,8 @@ class ItemDecoding:
         if job.is_final:
             return self._finish_piece(hypothesis.committed, job.options)
         self._decoded_end = piece.end
+        if self._is_streaming:
+            self._next_end = piece.end + STREAMING_CADENCE.next_samples(piece.size, is_first=False)
         if piece.clear_windows < SURE_WINDOWS:  # all of it might not be believed in the end
             self._tentative = hypothesis.committed + hypothesis.tentative
             return []
@@ -218,6 +220,6 @@ class ItemDecoding:
         samples = self.read(piece.start, piece.end)
         job = Decode(item_id, options, samples, stage, self._pieces_done, self._settled, piece.start, context)
         self._asked = job, piece
-        cadence = STREAMING_CADENCE if self._is_streaming else CADENCES[options.delay or DEFAULT_DELAY]
+        cadence = CADENCES[options.delay or DEFAULT_DELAY]  # unless the answer says that looking again is cheap
         self._next_end = piece.end + cadence.next_samples(piece.size, is_first=is_first)
         return job
