@@ -322,6 +322,22 @@ async def test_leaving_takes_back_what_is_decoded() -> None:
     assert scheduler.taken_back == scheduler.jobs
 
 
+async def test_deleting_takes_back_what_is_decoded_and_what_waits_for_that() -> None:
+    transport, scheduler = FakeTransport(), FakeScheduler()
+    async with connected(transport, scheduler, session_with(turn_detection=None), replace(LIMITS, max_backlog_s=60)):
+        for number in range(1, 4):
+            say_append(transport, 20)
+            transport.say(type="input_audio_buffer.commit")
+            if number < 3:
+                transport.say(type="conversation.item.delete", item_id=f"item_{number}")
+        await settle(lambda: kinds(transport).count("committed") == 3)
+        scheduler.may_decode.set()
+        await settle()
+    assert kinds(transport).count("deleted") == 2
+    assert kinds(transport)[-1] == "completed"
+    assert [job.stream_id for job in scheduler.jobs if job not in scheduler.taken_back] == ["item_3"]
+
+
 async def test_times_of_words_do_not_wait_for_the_text_of_later_items() -> None:
     """An item is told when its words are placed, and those after it wait for that."""
 

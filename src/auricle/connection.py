@@ -13,7 +13,7 @@ import numpy as np
 from auricle.audio.formats import Samples
 from auricle.errors import ClientError, EngineError, Unavailable
 from auricle.protocol.dialect import Dialect
-from auricle.protocol.events import Append, ErrorEvent, SessionEvent
+from auricle.protocol.events import Append, ErrorEvent, ItemDeleted, SessionEvent
 from auricle.scheduler import BatchScheduler
 from auricle.session.jobs import Align, Decode, DetectSpeech, Job, JudgeTurn, LoadModel
 from auricle.session.session import Output, Session
@@ -207,6 +207,8 @@ class Connection:
             if isinstance(output, SessionEvent):
                 transcription = output.config.transcription
                 self._scheduler.use(self._session.id, transcription.model if transcription else None)
+            if isinstance(output, ItemDeleted) and (decoding := self._decodings.pop(output.item_id, None)):
+                decoding.cancel()  # else it would wait, with its audio, and be done for nobody
             if isinstance(output, Job):
                 if not isinstance(output, Decode) or self._may_speak(output.options.model):
                     self._start_job(output)
