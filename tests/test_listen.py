@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes.util
 import os
 import pty
@@ -14,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +29,7 @@ from words import said, word_error_rate
 
 from auricle.audio.formats import SAMPLE_RATE, Samples
 from auricle.listen_command import Captions
-from auricle.microphone import Microphone
+from auricle.microphone import LiveAudio, Microphone
 
 BLOCK_S = 0.1
 
@@ -240,6 +242,70 @@ def test_standard_input_is_heard_to_its_end(server: RunningServer, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
+    ("content", "told"), [(b"", "the file is empty"), (b"root:x:0:0\n" * 1000, "not audio of a known format")]
+)
+def test_a_stream_that_is_no_audio_is_told_as_such(server: RunningServer, tmp_path: Path, content: bytes, told: str):
+    """And not that the connection was closed, which is only what became of it."""
+    (tmp_path / "stream").write_bytes(content)
+    command = [sys.executable, "-m", "auricle", "listen", "-", "--url", server.base_url]
+    with (tmp_path / "stream").open("rb") as file:
+        result = subprocess.run(command, stdin=file, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1
+    assert told in result.stderr.splitlines()[-1]
+
+
+def test_a_server_of_its_own_takes_it_in_where_the_settings_want_keys(tmp_path: Path):
+    recording = write_wav(tmp_path / "speech.wav", best_of_times())
+    command = [sys.executable, "-m", "auricle", "listen", "-"]
+    environment = os.environ | {"AURICLE_API_KEYS": "sk-somebody-else"}
+    with recording.open("rb") as file:
+        result = subprocess.run(command, stdin=file, capture_output=True, text=True, timeout=60, env=environment)
+    assert result.returncode == 0, result.stderr
+    assert word_error_rate(BEST_OF_TIMES, result.stdout) < 0.2
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_server_of_its_own_ends_with_it(number: signal.Signals):
+    """Also with the terminal, and before it listens."""
+    program = (
+        "from auricle.local_server import started_server; import time\n"
+        "with started_server() as (_, pid): print(pid, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        server = int(process.stdout.readline())
+        process.send_signal(number)
+        assert process.wait(30) == 128 + number
+    with pytest.raises(ProcessLookupError):
+        os.kill(server, 0)
+
+
+def test_a_stream_waits_to_be_taken_and_a_microphone_cannot(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("auricle.microphone._MAX_WAITING", 3)
+    blocks = [np.full(1, number, np.float32) for number in range(10)]
+
+    async def heard(*, can_wait: bool) -> tuple[list[float], str]:
+        audio = LiveAudio()
+
+        def bring() -> None:
+            for block in blocks:
+                audio.put(block, can_wait=can_wait)
+            audio.end()
+
+        thread = threading.Thread(target=bring)
+        thread.start()
+        await asyncio.sleep(0.1)  # so that there is more than can wait
+        taken = [float(block[0]) async for block in audio.blocks()]
+        thread.join()
+        return taken, str(audio.problem)
+
+    assert asyncio.run(heard(can_wait=True)) == (list(range(10)), "None")
+    taken, problem = asyncio.run(heard(can_wait=False))
+    assert taken == [0, 1, 2]
+    assert "more slowly than it comes" in problem
+
+
+@pytest.mark.parametrize(
     ("arguments", "told"),
     [
         (["--turn-detection", "none"], "--turn-detection"),
@@ -256,8 +322,8 @@ def test_wrong_options_are_one_line(server: RunningServer, arguments: list[str],
 # What is shown
 
 
-def captions_on_a_terminal() -> tuple[Captions, Console]:
-    out = Console(width=60, height=20, force_terminal=True, record=True)
+def captions_on_a_terminal(height: int = 20) -> tuple[Captions, Console]:
+    out = Console(width=60, height=height, force_terminal=True, record=True, file=StringIO())
     return Captions(Microphone(0, "Desk", 48_000, is_default=True), out, out), out
 
 
@@ -280,3 +346,25 @@ def test_a_turn_without_words_leaves_no_line():
     )
     assert "1:01" not in str(list(captions.lines()))
     assert "1:01" not in out.export_text()
+
+
+def test_of_a_turn_that_is_too_long_the_newest_words_are_shown():
+    captions, out = captions_on_a_terminal(height=5)
+    assert isinstance(out.file, StringIO)
+    with captions:
+        captions.receive({"type": "input_audio_buffer.speech_started", "item_id": "item_1", "audio_start_ms": 0})
+        for number in range(100):
+            out.file.truncate(out.file.seek(0))
+            captions.receive({"type": "x.delta", "item_id": "item_1", "delta": f" word{number}"})
+        shown = out.file.getvalue()
+    assert "word99" in shown
+    assert "●" in shown
+    assert "word0 " not in shown
+
+
+def test_what_was_shown_of_a_turn_stays_when_its_end_never_comes():
+    captions, out = captions_on_a_terminal()
+    with captions:
+        captions.receive({"type": "input_audio_buffer.speech_started", "item_id": "item_1", "audio_start_ms": 0})
+        captions.receive({"type": "x.delta", "item_id": "item_1", "delta": " Half a sen"})
+    assert "0:00  Half a sen\n" in out.export_text()

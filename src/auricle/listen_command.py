@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import signal
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,7 @@ def print_microphones(out: Console) -> None:
         return
     table = Table("number", "microphone", "", box=None)
     for one in found:
-        table.add_row(str(one.number), one.name, "default" if one.is_default else "")
+        table.add_row(str(one.number), Text(one.name), "default" if one.is_default else "")
     out.print(table)
 
 
@@ -58,18 +59,18 @@ def listen_to(
     """
     microphone = None if source == STDIN else find_microphone(source)
     audio_input = {"format": {"type": _FORMAT.type, "rate": SAMPLE_RATE}} | audio_input
-    with _server(url, err) as base_url:
-        asyncio.run(_listen(microphone, base_url, api_key, audio_input, Captions(microphone, out, err)))
+    with nullcontext((url, api_key)) if url is not None else _own_server(err) as (base_url, key):
+        asyncio.run(_listen(microphone, base_url, key, audio_input, Captions(microphone, out, err)))
 
 
 @contextmanager
-def _server(url: str | None, err: Console) -> Iterator[str]:
-    if url is not None:
-        yield url
-        return
-    with err.status("Loading the model…") as status, started_server("--max-session-s", _LONGEST_S) as (base_url, _):
+def _own_server(err: Console) -> Iterator[tuple[str, str]]:
+    """Yields its base URL and its key: where the settings of this machine's server want one, so does this server."""
+    key = secrets.token_urlsafe()
+    flags = ("--max-session-s", _LONGEST_S, f"--api-keys={key}")
+    with err.status("Loading the model…") as status, started_server(*flags) as (base_url, _):
         status.stop()
-        yield base_url
+        yield base_url, key
 
 
 async def _listen(
@@ -81,6 +82,8 @@ async def _listen(
             _end_on_signal(audio)
             async for event in client.stream(_heard(audio, captions), _FORMAT):
                 captions.receive(event)
+            if audio.problem:  # what was heard before it has its text now
+                raise audio.problem
 
 
 def _end_on_signal(audio: LiveAudio) -> None:
@@ -92,7 +95,8 @@ def _end_on_signal(audio: LiveAudio) -> None:
         audio.end()
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, end)
+        if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN:  # as with nohup
+            loop.add_signal_handler(number, end)
 
 
 async def _heard(audio: LiveAudio, captions: Captions) -> AsyncIterator[Samples]:
@@ -126,6 +130,8 @@ class Captions:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for item, text in list(self._texts.items()):  # what was shown of turns whose end nobody will tell
+            self._finish(item, text.strip())
         if self._live:
             self._live.update(Text(), refresh=True)
             self._live.stop()
@@ -169,7 +175,10 @@ class Captions:
 
     def _draw(self) -> None:
         if self._live:
-            self._live.update(Group(*self.lines()), refresh=True)
+            width, height = self._out.size
+            lines = [line for text in self.lines() for line in text.wrap(self._out, width)]
+            # Of what is too long, rich would show the beginning.
+            self._live.update(Group(*lines[-height:]), refresh=True)
 
     def lines(self) -> Iterator[Text]:
         """What is below the finished turns: the turns that go on, and the state of the microphone."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,11 +20,12 @@ _STOP_TIMEOUT_S = 15
 def started_server(*flags: str) -> Iterator[tuple[str, int]]:
     """Start `auricle serve` on a free port; its settings are the environment's, but for the flags.
 
-    Yields its base URL and process id. Raises AuricleError: it does not start.
+    Yields its base URL and process id. Raises AuricleError: it does not start. For the main thread, whose signals it
+    takes: the server ends with this process, unless that is killed outright.
     """
     fixed = ("--host", "127.0.0.1", "--port", "0", "--log-level", "warning")
     command = [sys.executable, "-m", "auricle", "serve", *fixed, *flags]
-    with tempfile.TemporaryFile("w+") as log:
+    with tempfile.TemporaryFile("w+") as log, _unwinding_signals():
         process = subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
@@ -48,3 +50,20 @@ def started_server(*flags: str) -> Iterator[tuple[str, int]]:
                 process.wait()
             if process.stdout:
                 process.stdout.close()
+
+
+@contextmanager
+def _unwinding_signals() -> Iterator[None]:
+    """What would end this process on the spot raises SystemExit instead."""
+
+    def end(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    deadly = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) == signal.SIG_DFL]
+    for number in deadly:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in deadly:
+            signal.signal(number, signal.SIG_DFL)

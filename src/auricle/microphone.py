@@ -42,36 +42,37 @@ class LiveAudio:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._blocks: asyncio.Queue[Samples | None] = asyncio.Queue()
-        self._problem: AuricleError | None = None
+        self._room = threading.Semaphore(_MAX_WAITING)
+        self._has_ended = False
+        self.problem: AuricleError | None = None
+        """What ended it, if it should not have ended."""
 
-    def put(self, samples: Samples) -> None:
-        """Add what was heard. From any thread."""
-        self._call(self._put, samples)
+    def put(self, samples: Samples, *, can_wait: bool = False) -> None:
+        """Add what was heard. From another thread. Where too much waits already, that `can_wait` too, or is the end."""
+        if self._room.acquire(blocking=can_wait):
+            self._call(self._blocks.put_nowait, samples)
+        else:
+            self.end(MicrophoneError("The server takes audio more slowly than it comes."))
 
     def end(self, problem: AuricleError | None = None) -> None:
         """There is no more, because of `problem` or as it should be. From any thread; the first time counts."""
         self._call(self._end, problem)
 
     async def blocks(self) -> AsyncIterator[Samples]:
-        """What was heard, to its end. Raises the problem that ended it."""
+        """What was heard, to its end; then `problem` tells whether that was one."""
         while (samples := await self._blocks.get()) is not None:
+            self._room.release()
             yield samples
-        if self._problem:
-            raise self._problem
 
     def _call(self, function: Any, argument: object) -> None:
         with suppress(RuntimeError):  # the loop is closed: nobody listens any more
             self._loop.call_soon_threadsafe(function, argument)
 
-    def _put(self, samples: Samples) -> None:
-        if self._blocks.qsize() >= _MAX_WAITING:
-            self._end(MicrophoneError("The server takes audio more slowly than it comes."))
-        else:
-            self._blocks.put_nowait(samples)
-
     def _end(self, problem: AuricleError | None) -> None:
-        self._problem = self._problem or problem
-        self._blocks.put_nowait(None)
+        if not self._has_ended:
+            self._has_ended = True
+            self.problem = problem
+            self._blocks.put_nowait(None)
 
 
 def microphones() -> list[Microphone]:
@@ -144,7 +145,7 @@ def standard_input_audio() -> Iterator[LiveAudio]:
             # Without the buffer of `sys.stdin`, which would wait to be full, and whose lock the program's end needs.
             with open(0, "rb", buffering=0, closefd=False) as file:
                 for block in iter_audio(file, BLOCK_S):
-                    audio.put(block)
+                    audio.put(block, can_wait=True)  # a file comes faster than it is understood
         except AuricleError as error:
             audio.end(error)
         else:
