@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -25,6 +26,9 @@ class Hub:
         self.downloads: list[str] = []
         """The files that were sent, in order."""
         self.url = ""
+        self.held = ""
+        """A file that is sent no further than its headers, while this is its name."""
+        self.is_held = threading.Event()
 
     def answer(self, path: str) -> tuple[int, dict[str, str], bytes]:
         """Status, headers and body for a path."""
@@ -63,6 +67,9 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in (headers | {"Content-Length": str(len(body))}).items():
             self.send_header(name, value)
         self.end_headers()
+        while self.command == "GET" and self._hub.held and path.endswith(self._hub.held):
+            self._hub.is_held.set()
+            time.sleep(0.1)
         if self.command == "GET":
             self.wfile.write(body)
             if "/resolve/" in path and status == 200:

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -169,6 +170,7 @@ def test_a_pull_shows_how_far_it_has_come(weights: Path, tmp_path: Path) -> None
         (("pull", "moonshine/tiny-en"), "nothing to fetch for moonshine/tiny-en"),
         (("remove", "moonshine/tiny-en"), "nothing to remove for moonshine/tiny-en"),
         (("remove", "nope"), "no model 'nope'"),
+        (("pull", ""), "name is empty"),
     ],
 )
 def test_what_cannot_be_done_is_told_in_one_line(
@@ -181,3 +183,36 @@ def test_what_cannot_be_done_is_told_in_one_line(
         result = auricle("models", *arguments, HF_HOME=str(tmp_path), HF_ENDPOINT=endpoint, AURICLE_MODELS=models)
     assert re.search(told, error_line(result))
     assert (own / "model.bin").is_file()
+
+
+def test_ctrl_c_ends_a_pull_at_once_and_what_came_is_not_taken_for_all(weights: Path, tmp_path: Path) -> None:
+    here = {"HF_HOME": str(tmp_path), "AURICLE_MODELS": json.dumps({MINI: {}})}
+    with serve_hub(REPOSITORY, weights) as hub:
+        hub.held = "model.bin"
+        command = [sys.executable, "-m", "auricle", "models", "pull", MINI]
+        process = subprocess.Popen(command, env=os.environ | here | {"HF_ENDPOINT": hub.url}, text=True)
+        try:
+            assert hub.is_held.wait(30)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(5) == 130
+        finally:
+            process.kill()
+            process.wait()
+            hub.held = ""
+    assert row(text_of(auricle("models", **here)), MINI)[-1] == "not here"
+
+
+def test_a_repository_of_another_kind_is_neither_fetched_nor_removed(tmp_path: Path) -> None:
+    """It may be another program's, and large."""
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "config.json").write_text("{}")
+    here = {"HF_HOME": str(tmp_path / "home"), "AURICLE_MODELS": json.dumps({MINI: {}})}
+    with serve_hub(REPOSITORY, other) as hub:
+        line = error_line(auricle("models", "pull", MINI, HF_ENDPOINT=hub.url, **here))
+    assert line == f"{REPOSITORY} is no such model as {MINI} needs: it has no model.bin."
+    assert row(text_of(auricle("models", **here)), MINI)[-1] == "not here"
+    (snapshot,) = (tmp_path / "home").glob("hub/models--*/snapshots/*")
+    (snapshot / "pytorch_model.bin").write_bytes(b"theirs")
+    assert f"something else than {MINI}" in error_line(auricle("models", "remove", MINI, **here))
+    assert (snapshot / "pytorch_model.bin").is_file()

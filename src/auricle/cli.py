@@ -29,6 +29,7 @@ from auricle.protocol.config import DEFAULT_DELAY, SessionConfig, Transcription
 from auricle.settings import Settings
 
 if TYPE_CHECKING:
+    from auricle.engines.base import ModelSpec
     from auricle.transcribe_command import Source
 
 app = typer.Typer(
@@ -445,12 +446,18 @@ def list_models() -> None:
 _ModelName = Annotated[str, typer.Argument(help="Its name, such as whisper/small.")]
 
 
+def _named(name: str) -> ModelSpec:
+    if not name:
+        raise ValueError("The model's name is empty.")
+    return _local_models(name)[1].spec(name)
+
+
 @models_app.command("pull")
 def pull_model(name: _ModelName) -> None:
     """Fetch a model's weights to where the server looks for them."""
     from auricle.models_command import pull_weights
 
-    pull_weights(_local_models(name)[1].spec(name), out, err)
+    pull_weights(_named(name), out, err)
 
 
 @models_app.command("remove")
@@ -458,7 +465,7 @@ def remove_model(name: _ModelName) -> None:
     """Delete a model's weights that were fetched. A folder that you have set as its `path` stays."""
     from auricle.models_command import remove_weights
 
-    remove_weights(_local_models(name)[1].spec(name), out)
+    remove_weights(_named(name), out)
 
 
 @app.command()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+
 from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
@@ -52,13 +55,19 @@ def _weights(where: Whereabouts) -> str:
 def pull_weights(spec: ModelSpec, out: Console, err: Console) -> None:
     """Fetch a model's weights to where the server looks for them. Raises EngineError: that can't be done."""
     columns = (TextColumn("{task.description}", markup=False), BarColumn(None), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=err, transient=True, expand=True) as progress:
-        task = progress.add_task(f"Fetching {spec.name}", total=None)
+    try:
+        with Progress(*columns, console=err, transient=True, expand=True, disable=not err.is_terminal) as progress:
+            task = progress.add_task(f"Fetching {spec.name}", total=None)
 
-        def show(done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total or None)
+            def show(done: int, total: int) -> None:
+                progress.update(task, completed=done, total=total or None)
 
-        place = find_family(spec).fetch(spec, show)
+            # In a thread, so that we hear of Ctrl-C.
+            place = ThreadPoolExecutor(1).submit(find_family(spec).fetch, spec, show).result()
+    except KeyboardInterrupt:
+        # Whoever fetches would bring the file to its end that it is at, which can take an hour, and so would any exit
+        # that waits for threads. What is there is gone on with by the next pull.
+        os._exit(130)
     out.print(f"{spec.name} is in {place}", markup=False, highlight=False, soft_wrap=True)
 
 

@@ -23,6 +23,8 @@ class HubModel:
     repository: str
     files: Sequence[str]
     """Patterns of their names."""
+    needed: Sequence[str]
+    """Names of those that there must be."""
     subfolder: str = ""
     """Where in the repository they are, which may have those of other models too."""
 
@@ -43,10 +45,11 @@ class HubModel:
         from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
         try:
-            folder = snapshot_download(self.repository, allow_patterns=self._patterns, local_files_only=True)
-            return Path(folder, self.subfolder)
+            snapshot = snapshot_download(self.repository, allow_patterns=self._patterns, local_files_only=True)
         except (LocalEntryNotFoundError, HFValidationError):
             return None
+        folder = Path(snapshot, self.subfolder)
+        return None if self._missing(folder) else folder
 
     def folder(self) -> Path:
         """The folder of its files. Raises EngineError: they are not there."""
@@ -62,16 +65,25 @@ class HubModel:
 
         try:
             bar = _bar_that_tells(progress)
-            folder = snapshot_download(self.repository, allow_patterns=self._patterns, tqdm_class=bar)
+            snapshot = snapshot_download(self.repository, allow_patterns=self._patterns, tqdm_class=bar)
         except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
             first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise EngineError(
                 f"{self.name} can't be fetched from the Hugging Face hub ({self.repository}): {first_line}"
             ) from error
-        return Path(folder, self.subfolder)
+        folder = Path(snapshot, self.subfolder)
+        if missing := self._missing(folder):
+            raise EngineError(f"{self.repository} is no such model as {self.name} needs: it has no {missing}.")
+        return folder
+
+    def _missing(self, folder: Path) -> str | None:
+        return next((file for file in self.needed if not (folder / file).is_file()), None)
 
     def remove(self) -> int:
-        """Delete it from the cache. Returns how many bytes that frees. Raises EngineError: it isn't there."""
+        """Delete it from the cache. Returns how many bytes that frees.
+
+        Raises EngineError: it isn't there, or the repository is no such model, so that others must want its files.
+        """
         from huggingface_hub import scan_cache_dir
         from huggingface_hub.errors import CacheNotFound
 
@@ -90,11 +102,15 @@ class HubModel:
         ours = [file for file, revision in files if self._has(file.file_path.relative_to(revision.snapshot_path))]
         if not ours:
             raise EngineError(f"There are no weights of {self.name} in {self.cache}.")
-        if len(ours) < len(files):  # there are other models in this repository
+        if len(ours) == len(files):
+            deletion = cache.delete_revisions(*(revision.commit_hash for revision in revisions))
+        elif self.find():  # there are other models in this repository
             deletion = cache.delete_files(*ours)
         else:
-            deletion = cache.delete_revisions(*(revision.commit_hash for revision in revisions))
+            raise EngineError(f"{self.repository} in {self.cache} is something else than {self.name}, and stays.")
         deletion.execute()
+        if repo.repo_path.exists():  # the library doesn't say so
+            raise EngineError(f"{self.name} can't be removed from {repo.repo_path}.")
         return int(deletion.expected_freed_size)
 
     def _has(self, file: Path) -> bool:

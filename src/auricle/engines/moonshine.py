@@ -124,7 +124,7 @@ def _on_hub(spec: ModelSpec) -> HubModel | None:
     if spec.settings.path is not None or spec.name == EMBEDDED:
         return None
     name = spec.name_in_family
-    return HubModel(spec.name, _REPOSITORY, _FILES, subfolder=f"model/{name}/quantized/{name}")
+    return HubModel(spec.name, _REPOSITORY, _FILES, _FILES, subfolder=f"model/{name}/quantized/{name}")
 
 
 def _folder(spec: ModelSpec) -> Path:

@@ -56,7 +56,8 @@ _WITHOUT_TRANSLATION = (*_ENGLISH, "large-v3-turbo", "turbo")
 """Turbo was trained for transcription alone."""
 
 _FILES = ("config.json", "preprocessor_config.json", "model.bin", "tokenizer.json", "vocabulary.*")
-"""Those of a repository that are needed, as faster-whisper fetches them."""
+"""Those of a repository that are fetched, as faster-whisper does it."""
+_NEEDED = ("model.bin", "config.json", "tokenizer.json")
 
 WINDOW_SAMPLES = 30 * SAMPLE_RATE
 """What the model hears at a time. Shorter audio is padded, as in its training."""
@@ -135,7 +136,7 @@ def _on_hub(spec: ModelSpec) -> HubModel | None:
     from faster_whisper.utils import _MODELS as REPOSITORIES
 
     name = spec.name_in_family
-    return HubModel(spec.name, REPOSITORIES.get(name, name), _FILES)
+    return HubModel(spec.name, REPOSITORIES.get(name, name), _FILES, _NEEDED)
 
 
 def _folder(spec: ModelSpec) -> Path:
@@ -143,7 +144,7 @@ def _folder(spec: ModelSpec) -> Path:
     if on_hub := _on_hub(spec):
         return on_hub.folder()
     folder: Path = spec.settings.path
-    for file in ("model.bin", "config.json", "tokenizer.json"):
+    for file in _NEEDED:
         if not (folder / file).is_file():
             message = (
                 f"The model {spec.name} can't be loaded: there is no {file} in {folder}. Its `path` must be that of"
