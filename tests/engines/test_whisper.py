@@ -156,6 +156,15 @@ def test_what_is_likely_no_speech_has_no_text(model: WhisperModel) -> None:
     assert model._tokens(Answer(model, QUIET, no_speech_prob=0.1, lead=1.0))
 
 
+def test_a_longer_neighbour_allows_for_no_more_tokens(model: WhisperModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("auricle.engines.whisper._MAX_TOKENS_PER_S", 1)
+    monkeypatch.setattr("auricle.engines.whisper._EXTRA_TOKENS", 1)
+    short, long = (Utterance(noise(0.001, duration_s), OPTIONS) for duration_s in (1.0, 25.0))
+    (alone,) = model.transcribe([short])
+    assert len(alone.tokens) == 2
+    assert model.transcribe([short, long])[0].tokens == alone.tokens
+
+
 def test_a_loop_is_said_once(model: WhisperModel) -> None:
     tokens = model._tokens(Answer(model, QUIET * 9))
     assert "".join(token.text for token in tokens) == QUIET
@@ -314,3 +323,13 @@ def test_the_path_through_the_audio_becomes_spans(model: WhisperModel, monkeypat
 def test_more_than_the_model_can_hear_is_not_aligned(model: WhisperModel) -> None:
     (found,) = model.align([Align("item_1", OPTIONS, noise(0.001, 30.1), (Token(" Hello", -0.1, ids=(270,)),))])
     assert isinstance(found, EngineError)
+
+
+def test_a_text_that_cannot_be_aligned_fails_alone(model: WhisperModel) -> None:
+    """The decoder takes 448 tokens."""
+    short, long = ((Token(" Hello", -0.1, ids=(270,)),) * count for count in (1, 500))
+    jobs = [Align(f"item_{len(tokens)}", OPTIONS, QUIET_AUDIO, tokens) for tokens in (short, long, short)]
+    first, failed, last = model.align(jobs)
+    assert isinstance(failed, EngineError)
+    assert isinstance(first, Alignment)
+    assert first == last

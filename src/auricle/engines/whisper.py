@@ -241,14 +241,16 @@ class WhisperModel:
 
     def align(self, jobs: Sequence[Align]) -> list[Alignment | EngineError]:
         """See `Aligner`. Stretches have at most 30 s."""
-        found: list[Alignment | EngineError] = []
-        for job in jobs:
-            if job.samples.size > WINDOW_SAMPLES:
-                found.append(EngineError(f"The model {self._name} can align 30 s at most."))
-                continue
+        return [self._alignment(job) for job in jobs]
+
+    def _alignment(self, job: Align) -> Alignment | EngineError:
+        if job.samples.size > WINDOW_SAMPLES:
+            return EngineError(f"The model {self._name} can align 30 s at most.")
+        try:
             with _engine_errors(self._name):
-                found.append(Alignment(self._spans(job) if job.tokens else ()))
-        return found
+                return Alignment(self._spans(job) if job.tokens else ())
+        except EngineError as error:  # such as more tokens than the decoder takes: no affair of the other jobs
+            return error
 
     def _spans(self, job: Align) -> tuple[tuple[int, int], ...]:
         from ctranslate2 import StorageView
@@ -296,20 +298,22 @@ class WhisperModel:
             [*window.before, *self._begin(language, is_translated=window.is_translated)]
             for window, language in zip(windows, languages, strict=True)
         ]
-        longest = max(window.samples.size for window in windows)
-        max_tokens = min(_MAX_TOKENS, longest * _MAX_TOKENS_PER_S // SAMPLE_RATE + _EXTRA_TOKENS)
+        limits = [
+            min(_MAX_TOKENS, window.samples.size * _MAX_TOKENS_PER_S // SAMPLE_RATE + _EXTRA_TOKENS)
+            for window in windows
+        ]
         results = self._network.generate(
             encoded,
             prompts,
             beam_size=1,
-            max_length=len(prompts[0]) + max_tokens,
+            max_length=len(prompts[0]) + max(limits),
             return_scores=True,
             return_logits_vocab=True,
             return_no_speech_prob=True,
             suppress_tokens=self._suppressed,
         )
-        for result, language in zip(results, languages, strict=True):
-            yield Transcript(self._tokens(result), language)
+        for result, language, limit in zip(results, languages, limits, strict=True):
+            yield Transcript(self._tokens(result, limit), language)
 
     def _window_features(self, samples: Samples) -> NDArray[np.float32]:
         features: NDArray[np.float32] = self._features(samples)[:, :-1]
@@ -334,9 +338,10 @@ class WhisperModel:
         language_and_task = [self._language_ids[language], task] if self._language_ids else []
         return [tokenizer.sot, *language_and_task, tokenizer.no_timestamps]
 
-    def _tokens(self, result: Any) -> tuple[Token, ...]:
+    def _tokens(self, result: Any, limit: int = _MAX_TOKENS) -> tuple[Token, ...]:
+        """`limit`: as many as there can be, whatever a longer window beside it was allowed."""
         ids = [number for number in result.sequences_ids[0] if number < self._tokenizer.eot]
-        ids = _without_loop(ids)
+        ids = _without_loop(ids[:limit])
         logprobs = [_log_probability(row, number) for row, number in zip(result.logits[0], ids, strict=False)]
         if ids and result.no_speech_prob > _NO_SPEECH and sum(logprobs) / len(logprobs) < _DOUBT:
             return ()
