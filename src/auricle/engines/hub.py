@@ -109,8 +109,8 @@ class HubModel:
         else:
             raise EngineError(f"{self.repository} in {self.cache} is something else than {self.name}, and stays.")
         deletion.execute()
-        if repo.repo_path.exists():  # the library doesn't say so
-            raise EngineError(f"{self.name} can't be removed from {repo.repo_path}.")
+        if any(file.file_path.exists() for file in ours):  # the library doesn't say so
+            raise EngineError(f"{self.name} can't be removed from {self.cache}.")
         return int(deletion.expected_freed_size)
 
     def _has(self, file: Path) -> bool:
