@@ -254,6 +254,22 @@ def test_a_stream_that_is_no_audio_is_told_as_such(server: RunningServer, tmp_pa
     assert told in result.stderr.splitlines()[-1]
 
 
+def test_ctrl_c_ends_a_stream_that_goes_on(server: RunningServer, tmp_path: Path):
+    """Whoever reads it ends too: else libraries complain at the end of the program."""
+    command = [sys.executable, "-m", "auricle", "listen", "-", "--url", server.base_url]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write(write_wav(tmp_path / "speech.wav", best_of_times()).read_bytes())
+        process.stdin.flush()
+        assert b"Listening" in process.stderr.readline()
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+        assert process.stderr.read() == b""
+
+
 def test_a_server_of_its_own_takes_it_in_where_the_settings_want_keys(tmp_path: Path):
     recording = write_wav(tmp_path / "speech.wav", best_of_times())
     command = [sys.executable, "-m", "auricle", "listen", "-"]

@@ -47,7 +47,13 @@ class RealtimeClient:
         url = socket_url(base_url)
         try:
             socket = await connect(
-                url, additional_headers=headers, compression=None, max_size=None, close_timeout=_CLOSE_TIMEOUT_S
+                url,
+                additional_headers=headers,
+                compression=None,
+                max_size=None,
+                close_timeout=_CLOSE_TIMEOUT_S,
+                # A ping stands behind audio that was sent, for which a slow server may take longer than any limit.
+                ping_timeout=None,
             )
         except (OSError, InvalidHandshake, InvalidURI, ValueError) as error:
             raise RemoteError(f"No connection to {url}: {error}") from None

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import os
+import select
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +22,8 @@ from auricle.errors import AuricleError
 BLOCK_S = 0.1
 _MAX_WAITING = round(300 / BLOCK_S)
 """Blocks that may wait to be taken: five minutes."""
+_END_S = 2.0
+"""So long may a reader take to end."""
 
 
 class MicrophoneError(AuricleError):
@@ -57,6 +62,10 @@ class LiveAudio:
     def end(self, problem: AuricleError | None = None) -> None:
         """There is no more, because of `problem` or as it should be. From any thread; the first time counts."""
         self._call(self._end, problem)
+
+    def let_go(self) -> None:
+        """Nobody takes any more, so nobody need wait to bring it."""
+        self._room.release(_MAX_WAITING)
 
     async def blocks(self) -> AsyncIterator[Samples]:
         """What was heard, to its end; then `problem` tells whether that was one."""
@@ -139,20 +148,45 @@ def microphone_audio(microphone: Microphone) -> Iterator[LiveAudio]:
 def standard_input_audio() -> Iterator[LiveAudio]:
     """A stream on standard input, of any container that ffmpeg reads, as it comes."""
     audio = LiveAudio()
+    file = _StandardInput()
 
     def read() -> None:
         try:
-            # Without the buffer of `sys.stdin`, which would wait to be full, and whose lock the program's end needs.
-            with open(0, "rb", buffering=0, closefd=False) as file:
-                for block in iter_audio(file, BLOCK_S):
-                    audio.put(block, can_wait=True)  # a file comes faster than it is understood
+            for block in iter_audio(file, BLOCK_S):
+                audio.put(block, can_wait=True)  # a file comes faster than it is understood
         except AuricleError as error:
             audio.end(error)
         else:
             audio.end()
 
-    threading.Thread(target=read, name="standard-input", daemon=True).start()
-    yield audio
+    thread = threading.Thread(target=read, name="standard-input", daemon=True)
+    thread.start()
+    try:
+        yield audio
+    finally:
+        file.end()
+        audio.let_go()
+        thread.join(_END_S)
+
+
+class _StandardInput(io.FileIO):
+    """Standard input, whose reader can be told from another thread that it is over.
+
+    Without the buffer of `sys.stdin`, which would wait to be full, and whose lock the program's end needs.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(0, "rb", closefd=False)
+        self._is_over, self._over = os.pipe()
+
+    def read(self, size: int | None = -1) -> bytes:
+        """What there is, once there is something."""
+        ready, _, _ = select.select([self.fileno(), self._is_over], [], [])
+        return b"" if self._is_over in ready else super().read(-1 if size is None else size) or b""
+
+    def end(self) -> None:
+        """From now on nothing is read. The pipe lives as long as the program."""
+        os.close(self._over)
 
 
 def _sounddevice() -> Any:
