@@ -20,6 +20,7 @@ from auricle.engines.base import (
     EngineError,
     Hypothesis,
     Stage,
+    Token,
     Transcription,
     aligned,
 )
@@ -171,6 +172,17 @@ def test_times_of_words_lie_in_the_audio_in_their_order(engine: Engine, request:
         assert list(alignment.spans) == sorted(alignment.spans)
     assert engine.align([]) == []
     assert engine.align([Align("item_x", Transcription(), FIRST, ())]) == [Alignment(())]
+
+
+def test_an_alignment_of_another_text_is_an_error_of_its_job() -> None:
+    class Careless:
+        def align(self, jobs):
+            return [Alignment(((0, 1),)) for _ in jobs]
+
+    one, two = [Align("item_x", Transcription(), FIRST, tuple(Token("a", 0.0) for _ in range(n))) for n in (1, 2)]
+    good, bad = aligned(Careless(), [one, two])
+    assert good == Alignment(((0, 1),))
+    assert isinstance(bad, EngineError)
 
 
 def test_the_language_is_told(engine: Engine) -> None:

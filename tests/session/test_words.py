@@ -139,7 +139,9 @@ def test_an_item_whose_words_cannot_be_placed_is_completed_without_them() -> Non
 def test_an_answer_for_an_item_that_is_gone_is_ignored() -> None:
     session = session_with(include=[WORDS], is_live=False)
     (job,) = alignments_of(decoded(session, spoken_turn(session), " Good"))
-    session.fail_unfinished(EngineError("The server is shutting down."))
+    completed = completed_of(session.fail_unfinished(EngineError("The server is shutting down.")))
+    assert completed is not None  # all of its text was there
+    assert (completed.transcript, completed.words) == ("Good", None)
     assert session.receive_alignment(job, windows((0, 1))) == []
     assert session.receive_failure(job, EngineError("Too late.")) == []
 

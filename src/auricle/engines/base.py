@@ -95,7 +95,15 @@ def aligned(model: object, jobs: Sequence[Align]) -> Sequence[Alignment | Engine
     """What `align` answers, of whatever may be an `Aligner`. Raises EngineError: it is none, or fails."""
     if not isinstance(model, Aligner):
         raise EngineError("The model can't tell when words were said.")
-    return model.align(jobs)
+    answers = zip(jobs, model.align(jobs), strict=True)
+    return [_checked(job, answer) for job, answer in answers]
+
+
+def _checked(job: Align, answer: Alignment | EngineError) -> Alignment | EngineError:
+    """The same, if it is one of this job: engines are others' work too, and a session can't go on from a wrong one."""
+    if isinstance(answer, Alignment) and len(answer.spans) != len(job.tokens):
+        return EngineError(f"The engine placed {len(answer.spans)} tokens of {len(job.tokens)}.")
+    return answer
 
 
 class ModelSettings(BaseModel):

@@ -48,6 +48,12 @@ class SessionItem:
         self.decoding.read = self._read
         self.decoding.end(self.start + samples.size)
 
+    def give_up(self, error: EngineError) -> None:
+        """No further answers are waited for. A text that is whole is told all the same, without times of its words."""
+        self.decoding.words.receive_failure()
+        if not self.decoding.is_done:
+            self.failure = error
+
     def go_with(self, config: SessionConfig) -> None:
         """An open item goes with the session's settings, but its text is one model's from the first word on."""
         self.with_logprobs = LOGPROBS in (config.include or ())

@@ -211,9 +211,10 @@ class Session:
         return self._stop_turn() if self._open_item and self._turns and self._has_heard_all else []
 
     def fail_unfinished(self, error: EngineError) -> list[Output]:
-        """Give up on all items that have no text yet."""
-        unfinished = self._conversation.unfinished
-        return [event for item in unfinished for event in self._conversation.finish(item, [_failed(item, error)])]
+        """Give up on all items that have no text yet, and on times of words."""
+        for item in (unfinished := self._conversation.unfinished):
+            item.give_up(error)
+        return [output for item in unfinished for output in self._decode(item)]
 
     # Client events
 
