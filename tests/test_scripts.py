@@ -32,9 +32,11 @@ fi
 _APT_GET = """#!/bin/sh
 echo "apt-get $*" >>"$LOG"
 printf '#!/bin/sh\\n' >"${0%/*}/chromium"
-chmod +x "${0%/*}/chromium"
+printf '#!/bin/sh\\necho libportaudio.so.2\\n' >"${0%/*}/ldconfig"
+chmod +x "${0%/*}/chromium" "${0%/*}/ldconfig"
 """
-"""Installs an empty browser beside itself."""
+"""Installs an empty browser beside itself, and a library."""
+PYTEST = "python -m pytest -n 2 --dist loadfile"
 
 
 class Clone:
@@ -129,7 +131,7 @@ def test_tests_add_to_the_servers_environment_and_the_server_takes_theirs(clone:
     clone.run("scripts/test", "-k", "one")
     assert clone.installed == ["requirements-dev.lock"]
     assert not any(line.startswith("uv venv") for line in clone.logged)
-    assert clone.logged[-1] == "python -m pytest -k one"
+    assert clone.logged[-1] == f"{PYTEST} -k one"
     clone.run("scripts/serve")
     assert clone.installed == []
 
@@ -147,7 +149,7 @@ def test_a_python_that_is_old_or_missing_is_told(clone: Clone, version: str | No
     assert not (clone.root / ".venv").exists()
 
 
-def test_ci_installs_the_browser_and_runs_check_and_test_and_nothing_else(clone: Clone):
+def test_ci_installs_system_packages_and_runs_check_and_test_and_nothing_else(clone: Clone):
     clone.add("apt-get", _APT_GET)
     assert clone.run(".ci/run").returncode == 0
     assert [line.split()[1] for line in clone.logged if line.startswith("apt-get")] == ["update", "install"]
@@ -161,5 +163,5 @@ def test_without_a_browser_the_tests_try_to_fetch_one(clone: Clone):
     assert clone.run("scripts/test").returncode == 0
     assert [line for line in clone.logged if line.startswith("python -m")] == [
         "python -m playwright install chromium-headless-shell",
-        "python -m pytest",
+        PYTEST,
     ]
