@@ -19,7 +19,7 @@ from auricle.engines.base import Decode, EngineError, Hypothesis, ModelSpec, Sta
 from auricle.engines.registry import catalog, load_engine
 from auricle.engines.sherpa import SherpaSettings, _may_revise, _recognizer
 from auricle.engines.sherpa_hotwords import Hotwords
-from auricle.engines.sherpa_streaming import IDLE_S, StreamingEngine, _tokens
+from auricle.engines.sherpa_streaming import IDLE_S, StreamingEngine, _tokens, emission_spans
 from auricle.settings import Settings
 
 pytest.importorskip("sherpa_onnx")
@@ -436,7 +436,7 @@ def test_many_streams_are_decoded_together_unless_something_else_is_set(folder: 
 # Keywords
 
 
-KEYWORDS = {"keywords": ["one-high", "Four-HIGH", "quartz", "七"]}
+KEYWORDS = {"keywords": ["one-high", "Four-HIGH", "quartz", "七", "o"]}
 
 
 def test_keywords_decide_where_the_sound_leaves_it_open(beam: StreamingEngine) -> None:
@@ -506,9 +506,13 @@ def test_less_delay_tells_what_a_search_finds_sooner(beam: StreamingEngine) -> N
 @pytest.mark.parametrize(
     ("tokens", "keywords", "expected"),
     [
-        ("<blk> 0\n▁HELLO 1\nS 2\n", ["hello", "Hells"], "HELLO/HELLS"),
-        ("<blk> 0\n▁hello 1\ns 2\n", ["Hello shell", "Hallo"], "hello shell"),
-        ("<blk> 0\n▁He 1\nlo 2\n▁/ 3\n: 4\n", ["Hello", "hello", "e:l :lo", "H/e", "/", ":"], "Hello/e:l lo/H e"),
+        ("<blk> 0\n▁HELLO 1\nS 2\n", ["hello", "Hellos", "Hells"], "HELLO/HELLOS"),
+        ("<blk> 0\n▁hello 1\ns 2\n", ["Hello hellos", "hello shell", "Hallo"], "hello hellos"),
+        (
+            "<blk> 0\n▁He 1\nlo 2\n▁/ 3\n: 4\n▁ 5\n",
+            ["Helo", "helo", "He:lo :lo", "He/He", "/", ":"],
+            "Helo/He:lo lo/He He",
+        ),
         ("<blk> 0\n你 1\n好 2\n", ["你好", "您好"], "你好"),
         ("<blk> 0\n<unk> 1\nx 2\n", ["blk", "unk"], None),
         ("<blk> 0\nx 1\n", [], None),
@@ -519,6 +523,10 @@ def test_keywords_that_can_be_spelled_are_brought_in_the_librarys_form(
 ) -> None:
     (tmp_path / "tokens.txt").write_text(tokens)
     assert Hotwords(tmp_path / "tokens.txt").of(keywords) == expected
+
+
+def test_spans_of_tokens_rise_also_where_the_times_do_not() -> None:
+    assert emission_spans([0.0, 0.5, 0.4], SAMPLE_RATE) == [(0, 3200), (8000, 8000), (8000, 11200)]
 
 
 def test_keywords_have_no_effect_where_the_search_takes_none(engine: StreamingEngine) -> None:

@@ -204,7 +204,7 @@ def _tokens(result: Any, size: int) -> list[Token]:
 
 def emission_spans(begins_s: Sequence[float], size: int) -> list[tuple[int, int] | None]:
     """From where to where tokens were said that begin at these times: up to the next one, but not for long."""
-    begins = [min(round(begin_s * SAMPLE_RATE), size) for begin_s in begins_s]
+    begins = list(accumulate((min(round(begin_s * SAMPLE_RATE), size) for begin_s in begins_s), max))
     longest = int(_TOKEN_S * SAMPLE_RATE)
     return [(begin, min(begin + longest, after)) for begin, after in zip(begins, [*begins, size][1:], strict=True)]
 
