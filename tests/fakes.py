@@ -6,6 +6,7 @@ constant level says by itself what will be detected, over any transport.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import itertools
 import re
@@ -192,3 +193,20 @@ class LengthEngine:
     def _hypothesis(self, job: Decode) -> Hypothesis:
         found = tokens(str(job.samples.size), " samples")
         return Hypothesis(found) if job.is_final else Hypothesis((), found)
+
+
+class SetClock:
+    """A clock that shows what it is set to."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+        self.works_since_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+async def settle() -> None:
+    """Let every task go on as far as it can."""
+    for _ in range(20):
+        await asyncio.sleep(0)

@@ -412,6 +412,10 @@ def test_tokens_have_their_times(engine: StreamingEngine) -> None:
     assert spans[-1][1] <= speech.samples.size
 
 
+def test_spans_of_tokens_rise_also_where_the_times_do_not() -> None:
+    assert emission_spans([0.0, 0.5, 0.4], SAMPLE_RATE) == [(0, 3200), (8000, 8000), (8000, 11200)]
+
+
 def test_letters_of_a_text_that_was_changed_have_no_times() -> None:
     result = SimpleNamespace(tokens=[" twenty"], text="20", ys_probs=[-0.1], timestamps=[0.0])
     assert [token.span for token in _tokens(result, 16_000)] == [None, None]
@@ -523,10 +527,6 @@ def test_keywords_that_can_be_spelled_are_brought_in_the_librarys_form(
 ) -> None:
     (tmp_path / "tokens.txt").write_text(tokens)
     assert Hotwords(tmp_path / "tokens.txt").of(keywords) == expected
-
-
-def test_spans_of_tokens_rise_also_where_the_times_do_not() -> None:
-    assert emission_spans([0.0, 0.5, 0.4], SAMPLE_RATE) == [(0, 3200), (8000, 8000), (8000, 11200)]
 
 
 def test_keywords_have_no_effect_where_the_search_takes_none(engine: StreamingEngine) -> None:
