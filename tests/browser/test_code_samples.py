@@ -119,6 +119,7 @@ def test_browser_program_hears_the_microphone(
     page = launch(spoken).new_page(permissions=["microphone"])
     page.goto(f"{server.root_url}/playground/icon.svg")
     program = sample("javascript", {"dialect": dialect}, "webrtc")
-    with page.expect_console_message(lambda message: message.type == "log", timeout=60_000) as first:
+    # A click of the microphone's start may open a turn without words.
+    with page.expect_console_message(lambda message: message.type == "log" and message.text, timeout=60_000) as first:
         page.evaluate("(program) => Object.getPrototypeOf(async () => {}).constructor(program)()", program)
     assert "the worst of times" in first.value.text.lower()
