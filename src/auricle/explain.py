@@ -17,17 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from auricle.audio.formats import SAMPLE_RATE, WINDOW_SAMPLES, Samples
-from auricle.engines.base import (
-    Align,
-    Decode,
-    DetectSpeech,
-    Engine,
-    EngineError,
-    JudgeTurn,
-    SpeechDetector,
-    TurnJudge,
-    aligned,
-)
+from auricle.engines.base import Decode, DetectSpeech, Engine, EngineError, JudgeTurn, SpeechDetector, TurnJudge
 from auricle.errors import AuricleError
 from auricle.ids import new_id
 from auricle.protocol.config import ServerVad, SessionConfig
@@ -40,7 +30,7 @@ from auricle.protocol.events import (
     TranscriptionCompleted,
     TranscriptionDelta,
 )
-from auricle.session.jobs import LoadModel
+from auricle.session.jobs import Align, LoadModel
 from auricle.session.session import Output, Session, SessionLimits
 
 if TYPE_CHECKING:
@@ -206,13 +196,8 @@ class _Player:
                     if isinstance(hypothesis, EngineError):
                         raise hypothesis
                     self._perform(self._session.receive_hypothesis(output.stream_id, hypothesis))
-                case Align():
-                    (alignment,) = aligned(self._engine, [output])
-                    if isinstance(alignment, EngineError):
-                        raise alignment
-                    self._perform(self._session.receive_alignment(output, alignment))
-                case LoadModel():
-                    self._perform(self._session.receive_loaded(output))
+                case Align() | LoadModel():
+                    raise AssertionError("no times of words are asked for, and no other model")
                 case _:
                     self.story.events.append((self._now_s, output))
 

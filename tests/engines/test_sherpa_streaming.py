@@ -18,7 +18,6 @@ from auricle.engines import sherpa_streaming
 from auricle.engines.base import Decode, EngineError, Hypothesis, ModelSpec, Stage, Transcription
 from auricle.engines.registry import catalog, load_engine
 from auricle.engines.sherpa import SherpaSettings, _may_revise, _recognizer
-from auricle.engines.sherpa_hotwords import Hotwords
 from auricle.engines.sherpa_streaming import IDLE_S, StreamingEngine, _tokens, emission_spans
 from auricle.settings import Settings
 
@@ -505,28 +504,6 @@ def test_less_delay_tells_what_a_search_finds_sooner(beam: StreamingEngine) -> N
         assert run(beam, speech) == [words(*MIXED)]
         firsts.append(next(index for index, text in enumerate(speech.told) if text))
     assert firsts == sorted(set(firsts))
-
-
-@pytest.mark.parametrize(
-    ("tokens", "keywords", "expected"),
-    [
-        ("<blk> 0\n▁HELLO 1\nS 2\n", ["hello", "Hellos", "Hells"], "HELLO/HELLOS"),
-        ("<blk> 0\n▁hello 1\ns 2\n", ["Hello hellos", "hello shell", "Hallo"], "hello hellos"),
-        (
-            "<blk> 0\n▁He 1\nlo 2\n▁/ 3\n: 4\n▁ 5\n",
-            ["Helo", "helo", "He:lo :lo", "He/He", "/", ":"],
-            "Helo/He:lo lo/He He",
-        ),
-        ("<blk> 0\n你 1\n好 2\n", ["你好", "您好"], "你好"),
-        ("<blk> 0\n<unk> 1\nx 2\n", ["blk", "unk"], None),
-        ("<blk> 0\nx 1\n", [], None),
-    ],
-)
-def test_keywords_that_can_be_spelled_are_brought_in_the_librarys_form(
-    tmp_path: Path, tokens: str, keywords: list[str], expected: str | None
-) -> None:
-    (tmp_path / "tokens.txt").write_text(tokens)
-    assert Hotwords(tmp_path / "tokens.txt").of(keywords) == expected
 
 
 def test_keywords_have_no_effect_where_the_search_takes_none(engine: StreamingEngine) -> None:
