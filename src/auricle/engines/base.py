@@ -106,6 +106,10 @@ def _checked(job: Align, answer: Alignment | EngineError) -> Alignment | EngineE
     return answer
 
 
+UNKNOWN_LOGPROB = -0.5
+"""For a token whose probability a model doesn't tell: in doubt enough to wait for, not to be dropped."""
+
+
 class ModelSettings(BaseModel):
     """What can be set about a model, in its table `[models."family/name"]`. A family's own class adds its own."""
 
@@ -119,9 +123,15 @@ class ModelSettings(BaseModel):
     )
     idle_s: float | None = Field(None, gt=0, description="After so long unused it is unloaded. Else `model_idle_s`")
     max_batch: int | None = Field(None, ge=1, description="Most utterances decoded together. Else its family's choice")
+
     threads: int | None = Field(
         None, ge=1, description="Threads that a decoding step may use. Else the server's `threads`"
     )
+
+    @property
+    def only_language(self) -> str | None:
+        """That of a model which understands one alone."""
+        return self.languages[0] if self.languages and len(self.languages) == 1 else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from pydantic import Field
 
 from auricle.audio.formats import SAMPLE_RATE, Samples
 from auricle.engines.base import (
+    UNKNOWN_LOGPROB,
     Engine,
     EngineError,
     Family,
@@ -32,7 +33,7 @@ from auricle.engines.base import (
 from auricle.engines.hub import in_folder
 from auricle.engines.rolling import RollingEngine
 from auricle.engines.sherpa_hotwords import Hotwords
-from auricle.engines.sherpa_streaming import UNKNOWN_LOGPROB, StreamingEngine, emission_spans
+from auricle.engines.sherpa_streaming import StreamingEngine, emission_spans
 
 _STREAMING_BATCH = 16
 """How many streams that go on are decoded together, where nothing else is set."""
@@ -78,7 +79,7 @@ class SherpaFamily(Family):
             return RollingEngine(SherpaModel(spec.name, settings, threads))
         hotwords = _hotwords(spec.name, settings)
         recognizer = _recognizer(spec.name, settings, threads)
-        language, may_revise = _only_language(settings), _may_revise(settings)
+        language, may_revise = settings.only_language, _may_revise(settings)
         return StreamingEngine(spec.name, recognizer, hotwords, language, may_revise=may_revise)
 
 
@@ -88,7 +89,7 @@ class SherpaModel:
     def __init__(self, name: str, settings: SherpaSettings, threads: int) -> None:
         """Raises EngineError: sherpa-onnx is not installed, has no such kind, or can't load the files."""
         self._name = name
-        self._only_language = _only_language(settings)
+        self._only_language = settings.only_language
         self._recognizer = _recognizer(name, settings, threads)
 
     def transcribe(self, utterances: Sequence[Utterance]) -> list[Transcript]:
@@ -146,11 +147,6 @@ def _tells_times(settings: SherpaSettings) -> bool:
     if settings.streaming:
         return settings.kind in ("transducer", "zipformer2_ctc", "wenet_ctc")
     return settings.kind in ("transducer", "sense_voice") or settings.kind.endswith("_ctc")
-
-
-def _only_language(settings: SherpaSettings) -> str | None:
-    """The language of a model that knows one."""
-    return settings.languages[0] if settings.languages and len(settings.languages) == 1 else None
 
 
 def _recognizer(name: str, settings: SherpaSettings, threads: int) -> Any:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from auricle.audio.formats import SAMPLE_RATE
-from auricle.engines.base import Decode, EngineError, Hypothesis, Token, Transcription
+from auricle.engines.base import UNKNOWN_LOGPROB, Decode, EngineError, Hypothesis, Token, Transcription
 from auricle.engines.rolling import prefix_distances
 from auricle.engines.sherpa_hotwords import Hotwords
 from auricle.protocol.config import DEFAULT_DELAY
@@ -36,8 +36,6 @@ _LAG_S = 0.3
 _LONGEST_CHUNK_S = 10.0
 _TOKEN_S = 0.2
 """The longest that a token is taken to last: the library tells when it begins, and the next one may come much later."""
-UNKNOWN_LOGPROB = -0.5
-"""For a token whose probability the model doesn't tell: in doubt enough to wait for, not to be dropped."""
 
 
 @dataclass(slots=True)

@@ -18,6 +18,7 @@ from pydantic import AnyHttpUrl, Field, SecretStr, model_validator
 
 from auricle.audio.formats import SAMPLE_RATE, AudioFormat, Samples, encode
 from auricle.engines.base import (
+    UNKNOWN_LOGPROB,
     Engine,
     EngineError,
     Family,
@@ -44,8 +45,6 @@ _CALLS = 16
 _RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 8.0
 """Before the first retry, unless the service says how long; doubled with each."""
-_UNKNOWN_LOGPROB = -0.5
-"""For a word whose probability the service doesn't tell: in doubt enough to wait for, not to be dropped."""
 _MAX_MESSAGE = 300
 """So much of a service's own words is passed on."""
 
@@ -106,8 +105,6 @@ class UpstreamModel:
         self._name = name
         self._model = settings.model or service_name
         self._settings = settings
-        languages = settings.languages or ()
-        self._only_language = languages[0] if len(languages) == 1 else None
         self._url = str(settings.base_url).rstrip("/") + "/audio/"
         key = settings.api_key
         self._client = httpx2.Client(
@@ -128,7 +125,7 @@ class UpstreamModel:
             answer = self._ask(utterance)
         except EngineError as error:
             return error
-        language = utterance.options.language or self._only_language
+        language = utterance.options.language or self._settings.only_language
         return Transcript(_tokens(answer, utterance.samples.size), without_region(language) if language else None)
 
     def _fields(self, options: Transcription) -> dict[str, str]:
@@ -209,7 +206,7 @@ def _tokens(answer: dict[str, Any], size: int) -> tuple[Token, ...]:
             pass  # not in OpenAI's form: the text is there all the same
     words = answer["text"].split()
     spans = _spans(words, answer.get("words"), size)
-    return tuple(Token(f" {word}", _UNKNOWN_LOGPROB, span=span) for word, span in zip(words, spans, strict=True))
+    return tuple(Token(f" {word}", UNKNOWN_LOGPROB, span=span) for word, span in zip(words, spans, strict=True))
 
 
 def _spans(words: Sequence[str], entries: Any, size: int) -> Sequence[tuple[int, int] | None]:
